@@ -1,0 +1,155 @@
+"""The command line: parse, call, print. Answers go to stdout, everything else to stderr."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from avsync_cli import __version__
+from avsync_cli.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    AvsyncError,
+    ConfigError,
+    MediaError,
+)
+from avsync_cli.spec import DEFAULT_TOLERANCE, TOLERANCES
+
+if TYPE_CHECKING:
+    from avsync_cli.check import Engine, Progress
+    from avsync_cli.report import Report
+    from avsync_cli.spec import Tolerance
+
+app = typer.Typer(
+    name="avsync",
+    help="Does the mouth move with the voice? By how many milliseconds not, how sure is that, how to fix it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"avsync {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def check(
+    videos: Annotated[list[Path], typer.Argument(help="Video files.", metavar="VIDEO...")],
+    audio: Annotated[
+        Path | None, typer.Option(help="Check against this sound file instead of the video's own sound.")
+    ] = None,
+    tolerance: Annotated[
+        str,
+        typer.Option(help=f"What counts as in sync: {', '.join(TOLERANCES)}, or LATEST,EARLIEST in ms."),
+    ] = DEFAULT_TOLERANCE,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of another student than the bundled one.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses every core.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the verdict.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print every face and the timings.")
+    ] = False,
+) -> None:
+    """Say whether audio and video are in sync, and by how many milliseconds they are not.
+
+    Exit codes: 0 in sync, 1 out of sync, 2 usage, 3 undetermined, 4 media unreadable, 5 model unusable.
+    """
+    from avsync_cli.check import load_engine, parse_tolerance
+    from avsync_cli.display import print_report
+    from avsync_cli.report import gravest_exit_code
+
+    if audio is not None and len(videos) > 1:
+        raise ConfigError("--audio goes with one video, not with several")
+    limits = parse_tolerance(tolerance)
+    engine = load_engine(model, threads=threads)
+    codes = []
+    for video in videos:
+        with _progress_bar(video, shown=not (quiet or as_json)) as progress:
+            report = _check_or_report(video, audio, limits, engine, progress)
+        if as_json:
+            typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+        elif report.status != "error":
+            print_report(report, quiet=quiet, verbose=verbose)
+        codes.append(report.exit_code)
+    raise typer.Exit(gravest_exit_code(codes))
+
+
+def _check_or_report(
+    video: Path, audio: Path | None, limits: "Tolerance", engine: "Engine", progress: "Progress | None"
+) -> "Report":
+    """Check one file; one that cannot be read becomes a report too, and a line on stderr."""
+    from avsync_cli.check import check_file
+    from avsync_cli.report import error_report
+
+    try:
+        return check_file(video, audio=audio, tolerance=limits, engine=engine, progress=progress)
+    except MediaError as error:
+        _complain(str(error))
+        return error_report(str(video), error, limits)
+
+
+@contextmanager
+def _progress_bar(video: Path, *, shown: bool) -> "Iterator[Progress | None]":
+    """A progress bar on stderr, and only where a person sees it."""
+    if not (shown and sys.stderr.isatty()):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+
+    with RichProgress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(video.name, total=None)
+        yield lambda done_s, total_s: bar.update(task, completed=done_s, total=total_s)
+
+
+def _complain(text: str) -> None:
+    """One line on stderr."""
+    typer.echo(f"avsync: {' '.join(text.split())}", err=True)
+
+
+def main() -> None:
+    """Run the command line; every way to end has its exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except AvsyncError as error:
+        _complain(str(error))
+        code = error.exit_code
+    except typer.TyperException as error:  # what Typer says of options and arguments
+        _complain(error.format_message())
+        code = EXIT_USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_INTERRUPTED
+    except Exception as error:
+        # Python would exit with 1, which means out of sync.
+        _complain(f"bug: {type(error).__name__}: {error} (set AVSYNC_TRACEBACK=1 for the details)")
+        if os.environ.get("AVSYNC_TRACEBACK"):
+            raise SystemExit(EXIT_BUG) from error
+        code = EXIT_BUG
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

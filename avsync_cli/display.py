@@ -1,0 +1,58 @@
+"""A report in words for people, on a terminal or in a pipe."""
+
+from rich.console import Console
+from rich.markup import escape
+
+from avsync_cli.report import Report, Status, TrackReport, fix_command
+from avsync_cli.spec import FRAME_MS
+
+_STYLES: dict[Status, tuple[str, str]] = {
+    "in_sync": ("bold green", "in sync"),
+    "out_of_sync": ("bold red", "out of sync"),
+    "undetermined": ("bold yellow", "undetermined"),
+    "error": ("bold red", "error"),
+}
+
+
+def print_report(report: Report, *, quiet: bool = False, verbose: bool = False) -> None:
+    """Print the verdict; unless quiet what it rests on and how to fix it; every face if verbose."""
+    console = Console(soft_wrap=True, highlight=False)
+    style, verdict = _STYLES[report.status]
+    console.print(f"{escape(report.file)}: [{style}]{verdict}[/]: {escape(report.message)}")
+    if quiet:
+        return
+    for name, text in _details(report):
+        console.print(f"  [dim]{name:<11}[/]{escape(text)}")
+    if verbose:
+        for track in report.tracks:
+            console.print(f"  [dim]{'face':<11}[/]{escape(_describe_track(track))}")
+        timings = report.timings_s
+        stages = f"decode {timings.decode:.2f}, faces {timings.faces:.2f}, encode {timings.encode:.2f}"
+        console.print(
+            f"  [dim]{'seconds':<11}[/]{stages}, score {timings.score:.2f}, total {timings.total:.2f}"
+        )
+        if report.model is not None:
+            console.print(f"  [dim]{'model':<11}[/]{escape(report.model.name)} {report.model.sha256[:12]}")
+
+
+def _details(report: Report) -> list[tuple[str, str]]:
+    latest, earliest = report.limits_ms
+    details = []
+    if report.audio_lead_ms is not None and report.uncertainty_ms is not None:
+        sure = f"{report.confidence:.0%} that this is right to one frame ({FRAME_MS} ms)"
+        details.append(("confidence", f"{sure}, ±{report.uncertainty_ms:.0f} ms"))
+        details.append(("limits", f"audio may lag by {-latest:g} ms and lead by {earliest:g} ms"))
+    if report.tracks:
+        surest = max(report.tracks, key=lambda track: track.confidence)
+        faces = "the only face" if len(report.tracks) == 1 else f"the surest of {len(report.tracks)} faces"
+        details.append(("looked at", f"{faces}, {surest.start_s:.1f} s to {surest.end_s:.1f} s"))
+    if report.status == "out_of_sync" and report.audio_lead_ms is not None:
+        details.append(("to fix", fix_command(report.file, report.audio_lead_ms)))
+    return details
+
+
+def _describe_track(track: TrackReport) -> str:
+    x0, y0, x1, y1 = (round(edge) for edge in track.box)
+    lead = "no offset" if track.audio_lead_ms is None else f"audio lead {track.audio_lead_ms:+.0f} ms"
+    where = f"{track.start_s:.1f} s to {track.end_s:.1f} s at {x0},{y0} to {x1},{y1}"
+    return f"{where}: {lead}, confidence {track.confidence:.0%}"

@@ -1,0 +1,43 @@
+"""What can go wrong for a user, and the exit code of each.
+
+AvsyncError
+├── ConfigError   2   an option or a configuration that cannot be used
+├── MediaError    4   a file that cannot be read, or that lacks sound or picture
+└── ModelError    5   a model that is missing, damaged or made for another contract
+
+Errors are raised at the library's border (`media`, `model`, `faces`) with one line that names the
+file and the reason. An undetermined answer is a result, not an error; a bug is neither.
+"""
+
+EXIT_IN_SYNC = 0
+EXIT_OUT_OF_SYNC = 1
+EXIT_USAGE = 2
+EXIT_UNDETERMINED = 3
+EXIT_MEDIA = 4
+EXIT_MODEL = 5
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+
+class AvsyncError(Exception):
+    """An expected failure; its text is one line for the user."""
+
+    exit_code = EXIT_BUG
+
+
+class ConfigError(AvsyncError):
+    exit_code = EXIT_USAGE
+
+
+class MediaError(AvsyncError):
+    """`reason` is one of the report's reasons: "unreadable", "no_video" or "no_audio"."""
+
+    exit_code = EXIT_MEDIA
+
+    def __init__(self, message: str, reason: str = "unreadable") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ModelError(AvsyncError):
+    exit_code = EXIT_MODEL

@@ -1,0 +1,87 @@
+"""The offset scan: scores of every window at 31 offsets, their curve, its peak, and how sure it is.
+
+Column j of scores and curves belongs to an audio lead of j - 15 frames (ITU sign: positive = audio
+early): the sound that fits video tick t is then heard at tick t - (j - 15).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsync_cli.spec import CANDIDATES, RANGE_FRAMES
+
+Floats = NDArray[np.float32]
+Scorer = Callable[[Floats, Floats], Floats]  # video [P, D], audio [P, D] -> scores [P]
+
+LEADS_FRAMES = np.arange(-RANGE_FRAMES, RANGE_FRAMES + 1)  # [31]
+_PEAK_HALF_WIDTH = 2  # frames on each side that belong to the peak, not to its rivals
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The best offset of a curve: lead in frames (to a fraction), and whether it lies at the edge."""
+
+    lead_frames: float
+    at_edge: bool
+
+
+def score_offsets(
+    video: Floats, audio: Floats, *, first_tick_video: int, first_tick_audio: int, score: Scorer
+) -> Floats:
+    """Score consecutive video windows [V, D] against the audio windows [A, D] at 31 offsets: [V, 31].
+
+    NaN where the sound has no such window: an offset is never scored against sound that is not there.
+    """
+    scores = np.full((len(video), CANDIDATES), np.nan, np.float32)
+    if len(video) == 0 or len(audio) == 0:
+        return scores
+    ticks = first_tick_video + np.arange(len(video))
+    wanted = ticks[:, None] - LEADS_FRAMES - first_tick_audio  # [V, 31] rows of `audio`
+    rows, columns = np.nonzero((wanted >= 0) & (wanted < len(audio)))
+    if len(rows):
+        scores[rows, columns] = score(video[rows], audio[wanted[rows, columns]])
+    return scores
+
+
+def average_curve(scores: Floats) -> Floats:
+    """Mean score of each offset over the windows that have it: [V, 31] -> [31], NaN where none has."""
+    present = np.isfinite(scores)
+    windows = present.sum(axis=0)
+    totals = np.where(present, scores, 0).sum(axis=0, dtype=np.float64)
+    curve: Floats = np.where(windows > 0, totals / np.maximum(windows, 1), np.nan).astype(np.float32)
+    return curve
+
+
+def find_peak(curve: Floats) -> Peak | None:
+    """The highest point of a curve [31], refined by the parabola through its neighbours.
+
+    None where the curve has no value at all. A peak with no neighbour on one side is at the edge: the
+    true offset may lie beyond, so it is reported as such and not refined.
+    """
+    if not np.isfinite(curve).any():
+        return None
+    best = int(np.nanargmax(curve))
+    if best in (0, CANDIDATES - 1) or not np.isfinite(curve[best - 1 : best + 2]).all():
+        return Peak(float(LEADS_FRAMES[best]), at_edge=True)
+    before, top, after = (float(value) for value in curve[best - 1 : best + 2])
+    bend = before - 2 * top + after
+    shift = 0.0 if bend == 0 else 0.5 * (before - after) / bend
+    return Peak(float(LEADS_FRAMES[best]) + shift, at_edge=False)
+
+
+def curve_features(curve: Floats, windows: int) -> NDArray[np.float64]:
+    """What the confidence is judged by: [4] constant, height, margin, log of the number of windows.
+
+    Height is the peak over the curve's median; margin the peak over the best rival that is no
+    neighbour of it.
+    """
+    best = int(np.nanargmax(curve))
+    rivals = curve.copy()
+    rivals[max(0, best - _PEAK_HALF_WIDTH) : best + _PEAK_HALF_WIDTH + 1] = np.nan
+    if not np.isfinite(rivals).any():
+        return np.array([1.0, 0.0, 0.0, np.log(max(windows, 1))])
+    top = float(curve[best])
+    height, margin = top - float(np.nanmedian(curve)), top - float(np.nanmax(rivals))
+    return np.array([1.0, height, margin, np.log(max(windows, 1))])

@@ -1,0 +1,1 @@
+"""Makes the files in avsync_cli/assets: `python -m export --help`."""

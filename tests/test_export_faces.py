@@ -1,0 +1,74 @@
+"""The converted face models: what is committed is well-formed, and what the exporter makes."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from avsync_cli.faces import ASSETS, DETECTOR_FILE, MESH_FILE
+
+SHAPES = {
+    DETECTOR_FILE: {"image": ["N", 3, 128, 128], "boxes": ["N", 896, 16], "logits": ["N", 896]},
+    MESH_FILE: {"image": ["N", 3, 192, 192], "landmarks": ["N", 468, 3], "presence": ["N"]},
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_asset_is_a_valid_model_of_the_declared_shape(name: str) -> None:
+    model = onnx.load(ASSETS / name)
+    onnx.checker.check_model(model, full_check=True)
+    declared = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert declared == SHAPES[name]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_asset_avoids_the_slow_kernel_and_vendor_operators(name: str) -> None:
+    graph = onnx.load(ASSETS / name).graph
+    assert {node.domain for node in graph.node} == {""}
+    assert "PRelu" not in {node.op_type for node in graph.node}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_asset_runs_on_any_batch(name: str) -> None:
+    session = ort.InferenceSession(ASSETS / name, providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).random((3, *SHAPES[name]["image"][1:]), np.float32)
+    together = session.run(None, {"image": images})
+    for index, image in enumerate(images):
+        alone = session.run(None, {"image": image[None]})
+        for both, one in zip(together, alone, strict=True):
+            np.testing.assert_allclose(both[index], one[0], rtol=1e-4, atol=1e-3)
+
+
+def test_notice_names_every_model() -> None:
+    notice = (ASSETS / "NOTICE").read_text()
+    assert "The MediaPipe Authors" in notice
+    assert all(name in notice for name in SHAPES)
+    assert "Version 2.0, January 2004" in (ASSETS / "LICENSE-APACHE-2.0.txt").read_text()
+
+
+def test_same_padding_puts_the_odd_pixel_last() -> None:
+    graph = pytest.importorskip("export.tflite_graph", exc_type=ImportError)
+    assert graph._same_padding(128, 5, 2) == (1, 2)
+    assert graph._same_padding(64, 3, 1) == (1, 1)
+    assert graph._same_padding(32, 2, 2) == (0, 0)
+
+
+def test_wheel_of_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = pytest.importorskip("export.faces", exc_type=ImportError)
+    (tmp_path / "mediapipe-0.10.21-any.whl").write_bytes(b"something else")
+    monkeypatch.setattr(faces.subprocess, "run", lambda *_, **__: faces.subprocess.CompletedProcess([], 0))
+    with pytest.raises(faces.WheelError, match="sha256"):
+        faces.download_wheel(tmp_path)
+
+
+@pytest.mark.network
+def test_exporter_reproduces_the_assets(tmp_path: Path) -> None:
+    faces = pytest.importorskip("export.faces", exc_type=ImportError)
+    for written in faces.export_faces(tmp_path):
+        assert written.read_bytes() == (ASSETS / written.name).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SHAPES)

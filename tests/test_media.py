@@ -1,0 +1,236 @@
+"""The decode path against media whose every picture and click is known."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from clips import barcode, click_track, find_clicks, read_barcode, write_clip
+
+from avsync_cli.errors import MediaError
+from avsync_cli.media import open_media, read_sound_file
+
+CLICKS_S = (0.3, 0.7, 1.4)
+RATES = [
+    Fraction(12),
+    Fraction(24000, 1001),
+    Fraction(24),
+    Fraction(25),
+    Fraction(30000, 1001),
+    Fraction(30),
+    Fraction(50),
+    Fraction(60),
+]
+
+
+def decode(path: Path, **passage):
+    with open_media(path) as media:
+        pictures = list(media.pictures(**passage))
+        return pictures, media.sound()
+
+
+def clicks_of(sound) -> np.ndarray:
+    """Times of the clicks from the grid's origin."""
+    return np.array(find_clicks(sound.samples, rate=16_000)) + sound.first_sample / 16_000
+
+
+@pytest.mark.parametrize("fps", RATES, ids=lambda fps: f"{float(fps):.2f}fps")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_every_tick_shows_the_nearest_picture(tmp_path, fps, suffix):
+    path = write_clip(
+        tmp_path / f"clip{suffix}", fps=fps, sound=click_track(CLICKS_S, seconds=2, rate=48_000)
+    )
+    pictures, sound = decode(path)
+    assert [picture.tick for picture in pictures] == list(range(len(pictures)))
+    assert len(pictures) == pytest.approx(50, abs=2)
+    for picture in pictures:
+        shown_s = read_barcode(picture.rgb) / fps
+        # mkv rounds its stamps to 1 ms, so a tie may fall to either side
+        assert abs(shown_s - Fraction(picture.tick, 25)) <= 1 / (2 * fps) + Fraction(1, 1000)
+    np.testing.assert_allclose(clicks_of(sound), CLICKS_S, atol=0.001)
+
+
+def test_a_25_fps_file_is_passed_through_picture_by_picture(tmp_path):
+    pictures, _ = decode(write_clip(tmp_path / "clip.mp4"))
+    assert [read_barcode(picture.rgb) for picture in pictures] == list(range(50))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("late_s", [Fraction(1, 5), Fraction(137, 1000), Fraction(1, 25)])
+def test_sound_that_starts_late_keeps_its_time(tmp_path, suffix, late_s):
+    sound = click_track(CLICKS_S, seconds=1.6, rate=48_000)
+    path = write_clip(tmp_path / f"late{suffix}", sound=sound, sound_start_s=late_s)
+    _, heard = decode(path)
+    np.testing.assert_allclose(clicks_of(heard), np.add(CLICKS_S, float(late_s)), atol=0.001)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_pictures_that_start_late_are_the_origin(tmp_path, suffix):
+    stamps = [Fraction(3, 10) + Fraction(k, 25) for k in range(50)]
+    sound = click_track(CLICKS_S, seconds=2, rate=48_000)
+    pictures, heard = decode(write_clip(tmp_path / f"late{suffix}", stamps_s=stamps, sound=sound))
+    assert [read_barcode(picture.rgb) for picture in pictures[:3]] == [0, 1, 2]
+    assert heard.first_sample < 0
+    np.testing.assert_allclose(clicks_of(heard), np.subtract(CLICKS_S, 0.3), atol=0.001)
+
+
+def test_variable_rate_and_a_long_gap(tmp_path):
+    gaps = [Fraction(1, 30), Fraction(1, 12), Fraction(1, 60)] * 20
+    stamps = np.cumsum([Fraction(0), *gaps]).tolist()
+    stamps += [stamps[-1] + 3, stamps[-1] + 3 + Fraction(1, 25)]
+    pictures, _ = decode(write_clip(tmp_path / "vfr.mp4", stamps_s=stamps))
+    for picture in pictures:
+        time_s = Fraction(picture.tick, 25)
+        shown_s = stamps[read_barcode(picture.rgb)]
+        assert abs(shown_s - time_s) <= min(abs(stamp - time_s) for stamp in stamps) + Fraction(1, 1000)
+        assert abs(shown_s - time_s) <= Fraction(1, 2)
+    ticks = [picture.tick for picture in pictures]
+    assert max(np.diff(ticks)) > 40, "nothing is shown in the middle of a gap of three seconds"
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo", "5.1"])
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
+def test_layouts_and_rates_of_sound(tmp_path, layout, rate):
+    path = write_clip(tmp_path / "c.mkv", sound=click_track(CLICKS_S, seconds=2, rate=rate), rate=rate,
+                      layout=layout, audio_codec="flac")  # fmt: skip
+    _, heard = decode(path)
+    assert heard.samples.dtype == np.float32
+    np.testing.assert_allclose(clicks_of(heard), CLICKS_S, atol=0.001)
+
+
+def test_a_gap_in_the_sound_is_silence_not_a_shift(tmp_path):
+    path = tmp_path / "gap.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 192, 128, "yuv420p"
+        audio = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for number in range(75):
+            frame = av.VideoFrame.from_ndarray(barcode(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for start_s in (0, 2):
+            part = (click_track([0.5], seconds=1, rate=16_000) * 32767).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(part, format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, start_s * 16_000, Fraction(1, 16_000)
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+    _, heard = decode(path)
+    np.testing.assert_allclose(clicks_of(heard), [0.5, 2.5], atol=0.001)
+
+
+@pytest.mark.parametrize("quarter_turns", [1, 2, 3])
+def test_rotation_is_applied(tmp_path, quarter_turns):
+    """A phone writes the picture lying down and a matrix that stands it up."""
+
+    def corner(_number: int) -> np.ndarray:
+        rgb = np.zeros((128, 192, 3), np.uint8)
+        rgb[:32, :32] = 255  # upper left, as stored
+        return rgb
+
+    path = write_clip(tmp_path / "phone.mp4", paint=corner, seconds=0.4)
+    _turn_clockwise(path, quarter_turns)
+    picture = decode(path)[0][0].rgb
+    assert picture.shape == ((192, 128, 3) if quarter_turns % 2 else (128, 192, 3))
+    expected = np.rot90(corner(0), -quarter_turns)
+    assert np.abs(picture.astype(int) - expected).mean() < 12
+
+
+def _turn_clockwise(path: Path, quarter_turns: int) -> None:
+    """Set the matrix of the track header (ISO/IEC 14496-12, 8.3.2) to a clockwise turn for display."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4
+    a, b = {1: (0, 1), 2: (-1, 0), 3: (0, -1)}[quarter_turns]
+    matrix = (np.array([a, b, 0, -b, a, 0, 0, 0, 0x4000]) * 0x10000).astype(">i4")
+    data[start + 40 : start + 76] = matrix.tobytes()
+    path.write_bytes(data)
+
+
+def test_a_large_picture_is_reduced(tmp_path):
+    path = write_clip(tmp_path / "hd.mp4", paint=lambda k: barcode(k, width=1920, height=1080), seconds=0.2)
+    picture = decode(path)[0][3]
+    assert picture.rgb.shape == (720, 1280, 3)
+    assert picture.scale == pytest.approx(2 / 3)
+    assert read_barcode(picture.rgb) == 3
+
+
+def test_odd_sizes_and_unicode_paths(tmp_path):
+    folder = tmp_path / "видео и звук 🎬"
+    folder.mkdir()
+    path = write_clip(
+        folder / "naïve clip.mp4", paint=lambda k: barcode(k, width=194, height=130), seconds=0.4
+    )
+    assert [read_barcode(picture.rgb) for picture in decode(path)[0]] == list(range(10))
+
+
+def test_a_passage_is_the_same_pictures_and_clock(tmp_path):
+    path = write_clip(
+        tmp_path / "c.mp4", seconds=4, sound=click_track((0.3, 1.4, 3.1), seconds=4, rate=48_000)
+    )
+    pictures, heard = decode(path, start_s=1.0, end_s=2.0)
+    assert [picture.tick for picture in pictures] == list(range(25, 50))
+    assert [read_barcode(picture.rgb) for picture in pictures] == list(range(25, 50))
+    np.testing.assert_allclose(clicks_of(heard)[:2], (0.3, 1.4), atol=0.001)
+
+
+def test_a_single_picture(tmp_path):
+    pictures, sound = decode(write_clip(tmp_path / "one.mp4", seconds=0.04))
+    assert [picture.tick for picture in pictures] == [0]
+    assert sound is None
+
+
+def test_a_truncated_file_gives_what_it_has(tmp_path):
+    path = write_clip(tmp_path / "cut.mkv", seconds=4, sound=click_track(CLICKS_S, seconds=4, rate=48_000))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    pictures, _ = decode(path)
+    assert 10 < len(pictures) < 100
+    assert [read_barcode(picture.rgb) for picture in pictures[:10]] == list(range(10))
+
+
+def test_no_video_and_cover_art_have_a_reason(tmp_path):
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, np.zeros(16_000, np.float32), 16_000)
+    with pytest.raises(MediaError, match="no video") as caught, open_media(path) as media:
+        list(media.pictures())
+    assert caught.value.reason == "no_video"
+
+
+@pytest.mark.parametrize("content", [b"", b"not a video at all" * 100, bytes(5_000)])
+def test_what_is_no_media_is_refused_with_its_name(tmp_path, content):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(content)
+    with pytest.raises(MediaError, match=r"broken\.mp4") as caught, open_media(path) as media:
+        list(media.pictures())
+    assert caught.value.reason == "unreadable"
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_folders_are_refused(tmp_path):
+    for path in (tmp_path / "missing.mp4", tmp_path):
+        with pytest.raises(MediaError, match=str(path)), open_media(path):
+            pass
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+def test_a_separate_sound_file(tmp_path, suffix):
+    path = tmp_path / f"voice{suffix}"
+    stereo = np.stack([click_track(CLICKS_S, seconds=2, rate=44_100)] * 2, axis=1)
+    soundfile.write(path, stereo, 44_100)
+    sound = read_sound_file(path)
+    assert sound.first_sample == 0
+    np.testing.assert_allclose(clicks_of(sound), CLICKS_S, atol=0.001)
+
+
+def test_a_separate_sound_file_that_libsndfile_does_not_know(tmp_path):
+    path = write_clip(tmp_path / "voice.m4a.mp4", sound=click_track(CLICKS_S, seconds=2, rate=48_000))
+    np.testing.assert_allclose(clicks_of(read_sound_file(path)), CLICKS_S, atol=0.001)
+
+
+def test_a_separate_sound_file_that_is_none(tmp_path):
+    path = tmp_path / "voice.wav"
+    path.write_bytes(b"RIFF")
+    with pytest.raises(MediaError, match=r"voice\.wav"):
+        read_sound_file(path)
