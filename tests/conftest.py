@@ -1,0 +1,28 @@
+"""What several tests share: made once, read by all."""
+
+from pathlib import Path
+
+import pytest
+from students import write_student
+from talking import write_talking_head
+
+from avsync_cli.check import Engine, load_engine
+
+
+@pytest.fixture(scope="session")
+def handmade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the hand-made student (see `students`)."""
+    return write_student(tmp_path_factory.mktemp("student"))
+
+
+@pytest.fixture(scope="session")
+def engine(handmade: Path) -> Engine:
+    return load_engine(handmade, threads=1)
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Talking heads by the ms their sound is early."""
+    folder = tmp_path_factory.mktemp("heads")
+    leads_ms = (0, 160, -280, 600)
+    return {lead: write_talking_head(folder / f"head{lead}.mp4", audio_lead_ms=lead) for lead in leads_ms}

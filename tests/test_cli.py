@@ -1,0 +1,206 @@
+"""The command line: every exit code, one line for each error, JSON as promised."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from clips import write_clip
+from students import write_student
+
+from avsync_cli import __version__
+
+FIELDS = [
+    "schema_version",
+    "file",
+    "status",
+    "reason",
+    "audio_lead_ms",
+    "audio_lead_frames",
+    "uncertainty_ms",
+    "direction",
+    "confidence",
+    "duration_s",
+    "fps",
+    "tracks",
+    "curve",
+    "limits_ms",
+    "timings_s",
+    "model",
+    "message",
+]
+
+
+def avsync(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "avsync_cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"COLUMNS": "200", "PYTHONWARNINGS": "error"} | environment,
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], *words: object) -> None:
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("avsync: ")
+    assert all(str(word) in result.stderr for word in words), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_in_sync_is_0_and_says_so(heads, handmade):
+    result = avsync("check", heads[0], "--model", handmade)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "in sync: audio" in result.stdout
+    assert "confidence" in result.stdout
+
+
+def test_out_of_sync_is_1_and_tells_the_fix(heads, handmade):
+    result = avsync("check", heads[160], "--model", handmade)
+    assert result.returncode == 1
+    assert "out of sync: audio leads video by 1" in result.stdout
+    assert "ffmpeg -i" in result.stdout
+    assert "-itsoffset 0.1" in result.stdout
+
+
+def test_undetermined_is_3(handmade, heads):
+    result = avsync("check", heads[600], "--model", handmade)
+    assert result.returncode == 3
+    assert "undetermined: cannot tell" in result.stdout
+
+
+def test_quiet_is_one_line_and_verbose_is_more(heads, handmade):
+    plain = avsync("check", heads[0], "--model", handmade)
+    quiet = avsync("check", heads[0], "--model", handmade, "-q")
+    verbose = avsync("check", heads[0], "--model", handmade, "-v")
+    assert quiet.stdout.count("\n") == 1
+    assert quiet.stdout.count("\n") < plain.stdout.count("\n") < verbose.stdout.count("\n")
+    assert "lips-and-loudness" in verbose.stdout
+
+
+def test_json_is_the_promise(heads, handmade):
+    result = avsync("check", heads[160], heads[0], "--model", handmade, "--json")
+    assert (result.returncode, result.stderr) == (1, "")
+    early, level = map(json.loads, result.stdout.splitlines())
+    for report in (early, level):
+        assert list(report) == FIELDS
+        assert report["schema_version"] == 1
+        assert len(report["curve"]) == 31
+        assert report["limits_ms"] == [-125.0, 45.0]
+        assert list(report["timings_s"]) == ["decode", "faces", "encode", "score", "total"]
+        assert set(report["tracks"][0]) == {
+            "start_s", "end_s", "box", "audio_lead_ms", "confidence", "curve"
+        }  # fmt: skip
+        assert report["model"]["name"] == "lips-and-loudness"
+        assert len(report["model"]["sha256"]) == 64
+    assert early["status"] == "out_of_sync"
+    assert early["direction"] == "audio_leads"
+    assert early["audio_lead_ms"] == pytest.approx(160, abs=25)
+    assert level["status"] == level["direction"] == "in_sync"
+
+
+def test_tolerance_moves_the_verdict(heads, handmade):
+    assert avsync("check", heads[160], "--model", handmade, "--tolerance", "-200,200").returncode == 0
+    assert avsync("check", heads[0], "--model", handmade, "--tolerance", "-1,1").returncode == 1
+
+
+def test_the_gravest_of_several_files_counts(tmp_path, heads, handmade):
+    missing = tmp_path / "missing.mp4"
+    result = avsync("check", heads[0], missing, heads[160], "--model", handmade, "--json")
+    assert result.returncode == 4
+    assert_one_line(result, missing)
+    reports = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [report["status"] for report in reports] == ["in_sync", "error", "out_of_sync"]
+    assert reports[1]["reason"] == "unreadable"
+    assert list(reports[1]) == FIELDS
+    assert avsync("check", heads[600], heads[160], "--model", handmade).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.write_bytes(b"no video"), "unreadable"),
+        (lambda path: path.mkdir(), "unreadable"),
+        (lambda path: write_clip(path, seconds=0.4), "no_audio"),
+    ],
+)
+def test_media_that_cannot_be_checked_is_4(tmp_path, handmade, make, reason):
+    path = tmp_path / "given.mp4"
+    make(path)
+    result = avsync("check", path, "--model", handmade, "--json")
+    assert result.returncode == 4
+    assert_one_line(result, path)
+    assert json.loads(result.stdout)["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check"],
+        ["check", "a.mp4", "--nonsense"],
+        ["check", "a.mp4", "--threads", "many"],
+        ["check", "a.mp4", "--tolerance", "wide"],
+        ["check", "a.mp4", "b.mp4", "--audio", "c.wav"],
+        ["nonsense"],
+    ],
+)
+def test_usage_is_2(arguments):
+    result = avsync(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert_one_line(result)
+
+
+def test_models_that_cannot_be_used_are_5(tmp_path, heads):
+    damaged = write_student(tmp_path / "damaged")
+    (damaged / "video.onnx").write_bytes(b"not a graph")
+    cases = {
+        "missing": (tmp_path / "missing", "model.json"),
+        "other rate": (write_student(tmp_path / "rate", sample_rate_hz=8000), "sample_rate_hz"),
+        "other crop": (write_student(tmp_path / "crop", crop="face-224"), "crop"),
+        "newer": (write_student(tmp_path / "newer", version=99), "version"),
+        "damaged": (damaged, "video.onnx"),
+        "no calibration": (write_student(tmp_path / "raw", calibration=None), "calibrated"),
+    }
+    for folder, word in cases.values():
+        result = avsync("check", heads[0], "--model", folder)
+        assert result.returncode == 5, result.stderr
+        assert_one_line(result, word)
+
+
+def test_the_version_and_the_help():
+    assert avsync("--version").stdout == f"avsync {__version__}\n"
+    text = avsync("check", "--help").stdout
+    for option in ("--audio", "--tolerance", "--json", "--model", "--threads", "--quiet", "--verbose"):
+        assert option in text
+    assert "Exit codes" in text
+
+
+def test_the_edge_package_never_loads_torch_training_or_export():
+    code = (
+        "import sys, avsync_cli.cli, avsync_cli.check; "
+        "print([name for name in ('torch', 'training', 'export', 'scipy') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_help_does_not_wait_for_the_engines():
+    code = (
+        "import sys, avsync_cli.cli; "
+        "print([name for name in ('onnxruntime', 'cv2', 'av', 'numpy') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_input_is_never_touched(tmp_path, heads, handmade):
+    path = tmp_path / "copy.mp4"
+    path.write_bytes(Path(heads[160]).read_bytes())
+    path.chmod(0o444)
+    before = path.stat().st_mtime_ns, path.read_bytes()
+    avsync("check", path, "--model", handmade)
+    assert (path.stat().st_mtime_ns, path.read_bytes()) == before
+    assert list(tmp_path.iterdir()) == [path]

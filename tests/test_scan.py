@@ -1,0 +1,144 @@
+"""The scan against slow loops, planted offsets and the edges of the range."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avsync_cli.assess import answer_scores, choose_answer, has_speech
+from avsync_cli.media import Sound
+from avsync_cli.model import Calibration
+from avsync_cli.scan import average_curve, curve_features, find_peak, score_offsets
+
+
+def dot(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
+    return np.einsum("pd,pd->p", video, audio)
+
+
+def pairs(windows: int, sounds: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((windows, 8), np.float32), rng.standard_normal((sounds, 8), np.float32)
+
+
+@settings(deadline=None)
+@given(
+    windows=st.integers(0, 20),
+    sounds=st.integers(0, 40),
+    video_tick=st.integers(-30, 30),
+    audio_tick=st.integers(-30, 30),
+)
+def test_scores_equal_a_slow_loop(windows, sounds, video_tick, audio_tick):
+    video, audio = pairs(windows, sounds)
+    scores = score_offsets(video, audio, first_tick_video=video_tick, first_tick_audio=audio_tick, score=dot)
+    assert scores.shape == (windows, 31)
+    for row in range(windows):
+        for column in range(31):
+            lead = column - 15
+            heard = video_tick + row - lead - audio_tick
+            if 0 <= heard < sounds:
+                assert scores[row, column] == pytest.approx(video[row] @ audio[heard], rel=1e-5, abs=1e-5)
+            else:
+                assert np.isnan(scores[row, column])
+
+
+@given(st.integers(-14, 14))
+def test_a_planted_lead_is_found_with_its_sign(lead):
+    """Sound early by `lead` frames: what fits tick t is heard at tick t - lead."""
+    rng = np.random.default_rng(1)
+    events = rng.standard_normal((120, 8)).astype(np.float32)
+    video = events[40:80]  # ticks 40..79
+    scores = score_offsets(video, events, first_tick_video=40, first_tick_audio=-lead, score=dot)
+    peak = find_peak(average_curve(scores))
+    assert peak is not None
+    assert not peak.at_edge
+    assert peak.lead_frames == pytest.approx(lead, abs=0.5)
+
+
+def test_an_average_counts_only_what_is_there():
+    scores = np.full((3, 31), np.nan, np.float32)
+    scores[0, 10], scores[2, 10], scores[1, 20] = 1.0, 3.0, 5.0
+    curve = average_curve(scores)
+    assert curve[10] == 2.0
+    assert curve[20] == 5.0
+    assert np.isnan(np.delete(curve, [10, 20])).all()
+
+
+@given(st.floats(-13.4, 13.4), st.floats(0.05, 2.0))
+def test_the_peak_of_a_sampled_parabola_is_exact(lead, bend):
+    curve = (-bend * (np.arange(-15, 16) - lead) ** 2).astype(np.float32)
+    peak = find_peak(curve)
+    assert peak is not None
+    assert peak.lead_frames == pytest.approx(lead, abs=0.02)
+
+
+@pytest.mark.parametrize("best", [0, 30])
+def test_the_edge_of_the_range_is_not_an_answer(best):
+    curve = np.zeros(31, np.float32)
+    curve[best] = 1
+    peak = find_peak(curve)
+    assert peak is not None
+    assert peak.at_edge
+
+
+def test_a_peak_beside_nothing_is_at_the_edge():
+    curve = np.full(31, np.nan, np.float32)
+    curve[4:9] = [5, 4, 3, 2, 1]
+    peak = find_peak(curve)
+    assert peak is not None
+    assert peak.at_edge
+    assert find_peak(np.full(31, np.nan, np.float32)) is None
+
+
+def test_features_are_height_and_margin():
+    curve = np.zeros(31, np.float32)
+    curve[[12, 13, 14, 25]] = [0.9, 1.0, 0.9, 0.6]
+    assert curve_features(curve, 100) == pytest.approx([1, 1.0, 0.4, np.log(100)])
+
+
+CALIBRATION = Calibration(weights=(-4.0, 0.0, 10.0, 0.0), min_confidence=0.5, spread_ms=(20.0, 100.0))
+
+
+def scores_with_peak(*, height: float, column: int, windows: int) -> np.ndarray:
+    scores = np.zeros((windows, 31), np.float32)
+    scores[:, column] = height
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("height", "column", "windows", "reason"),
+    [
+        (1.0, 15, 60, None),
+        (0.01, 15, 60, "low_confidence"),
+        (1.0, 30, 60, "beyond_range"),
+        (1.0, 0, 60, "beyond_range"),
+        (0.01, 0, 60, "low_confidence"),
+        (1.0, 15, 20, "too_short"),
+    ],
+)
+def test_refusals(height, column, windows, reason):
+    answer = answer_scores(scores_with_peak(height=height, column=column, windows=windows), CALIBRATION)
+    assert answer.reason == reason
+    assert answer.lead_frames == column - 15
+
+
+def test_no_windows_are_too_short():
+    assert answer_scores(np.zeros((0, 31), np.float32), CALIBRATION).reason == "too_short"
+
+
+def test_a_reliable_answer_goes_before_a_surer_refusal():
+    reliable = answer_scores(scores_with_peak(height=0.5, column=15, windows=60), CALIBRATION)
+    refused = answer_scores(scores_with_peak(height=2.0, column=30, windows=60), CALIBRATION)
+    assert refused.confidence > reliable.confidence
+    assert choose_answer([refused, reliable]) is reliable
+
+
+def test_silence_hum_and_no_sound_are_no_speech():
+    ticks = np.arange(0, 50)
+    time_s = np.arange(32_000) / 16_000
+    rng = np.random.default_rng(0)
+    voice = 0.1 * rng.standard_normal(32_000) * (np.sin(2 * np.pi * 4 * time_s) > 0)
+    assert has_speech(Sound(voice.astype(np.float32), 0), ticks)
+    assert not has_speech(Sound(voice.astype(np.float32) * 1e-4, 0), ticks)
+    assert not has_speech(Sound((0.3 * np.sin(2 * np.pi * 50 * time_s)).astype(np.float32), 0), ticks)
+    assert not has_speech(Sound(np.zeros(32_000, np.float32), 0), ticks)
+    assert not has_speech(Sound(voice.astype(np.float32), 10**6), ticks)
