@@ -1,5 +1,6 @@
 """A talking head made from one portrait: the mouth opens as far as the sound is loud."""
 
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -91,3 +92,7 @@ def write_talking_head(
     sound = voice(loudness, seed=seed)[first : first + round(seconds * RATE)]
     head = TalkingHead(loudness[round(margin * 100) :], fps=fps, side=side)
     return write_clip(path, fps=fps, seconds=seconds, paint=head, sound=sound, rate=RATE)
+
+
+if __name__ == "__main__":
+    write_talking_head(Path(sys.argv[1]))

@@ -1,0 +1,89 @@
+"""The artefact: what it refuses, and that batching and threads change nothing."""
+
+import json
+
+import numpy as np
+import pytest
+from students import write_student
+
+from avsync_cli.errors import ModelError
+from avsync_cli.model import Student, contract, load_student
+
+
+@pytest.fixture(scope="module")
+def student(handmade) -> Student:
+    return load_student(handmade)
+
+
+def test_encoding_in_batches_equals_encoding_one_by_one(student):
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 255, (90, 48, 96), np.uint8)
+    lips = rng.standard_normal((90, 40, 3), np.float32)
+    whole = student.encode_video(crops, lips)
+    assert whole.shape == (86, 5)
+    for first in (0, 31, 32, 63, 64, 85):
+        window = slice(first, first + 5)
+        np.testing.assert_allclose(
+            whole[first], student.encode_video(crops[window], lips[window])[0], rtol=1e-5
+        )
+
+
+def test_a_window_sees_its_own_five_frames_only(student):
+    rng = np.random.default_rng(1)
+    crops = rng.integers(0, 255, (20, 48, 96), np.uint8)
+    lips = rng.standard_normal((20, 40, 3), np.float32)
+    before = student.encode_video(crops, lips)
+    lips[10] += 1
+    changed = np.flatnonzero((student.encode_video(crops, lips) != before).any(axis=1))
+    assert set(changed) <= {6, 7, 8, 9, 10}
+
+
+@pytest.mark.parametrize("frames", [0, 1, 4])
+def test_fewer_frames_than_a_window_give_no_window(student, frames):
+    video = student.encode_video(np.zeros((frames, 48, 96), np.uint8), np.zeros((frames, 40, 3), np.float32))
+    assert len(video) == 0
+
+
+def test_no_audio_windows_and_no_pairs_are_no_error(student):
+    assert len(student.encode_audio(np.zeros((0, 80, 16), np.float32))) == 0
+    assert len(student.score(np.zeros((0, 5), np.float32), np.zeros((0, 5), np.float32))) == 0
+
+
+def test_scores_are_those_of_the_pair_graph(student):
+    video, audio = np.eye(5, dtype=np.float32), np.full((5, 5), 2, np.float32)
+    np.testing.assert_allclose(student.score(video, audio), np.full(5, 2.0))
+
+
+@pytest.mark.parametrize("key", sorted(contract()))
+def test_every_term_of_the_contract_is_checked(tmp_path, key):
+    folder = write_student(tmp_path / "student", **{key: "something else"})
+    with pytest.raises(ModelError, match=key):
+        load_student(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"graphs": 3}', json.dumps(contract() | {"graphs": {"video": "x"}})]
+)
+def test_a_contract_that_is_none_is_refused(tmp_path, text):
+    folder = write_student(tmp_path / "student")
+    (folder / "model.json").write_text(text)
+    with pytest.raises(ModelError, match=r"model\.json"):
+        load_student(folder)
+
+
+def test_a_graph_that_changed_is_refused(tmp_path):
+    folder = write_student(tmp_path / "student")
+    graph = folder / "audio.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    with pytest.raises(ModelError, match=r"audio\.onnx.*damaged"):
+        load_student(folder)
+    graph.unlink()
+    with pytest.raises(ModelError, match=r"audio\.onnx"):
+        load_student(folder)
+
+
+@pytest.mark.parametrize("calibration", [{}, {"weights": "x"}, 3, {"weights": [1], "min_confidence": 0.5}])
+def test_a_calibration_that_cannot_be_read_is_refused(tmp_path, calibration):
+    folder = write_student(tmp_path / "student", calibration=calibration)
+    with pytest.raises(ModelError, match="calibration"):
+        load_student(folder)

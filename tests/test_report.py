@@ -1,0 +1,58 @@
+"""The words, the fix and the exit codes; the JSON itself is tested through the command line."""
+
+import json
+import shlex
+from itertools import permutations
+
+import pytest
+
+from avsync_cli.errors import MediaError
+from avsync_cli.report import Report, describe_lead, error_report, fix_command, gravest_exit_code
+from avsync_cli.spec import TOLERANCES
+
+ITU = TOLERANCES["itu-detect"]
+
+
+@pytest.mark.parametrize(
+    ("lead_ms", "direction", "words"),
+    [
+        (80.0, "audio_leads", "audio leads video by 80 ms (2.0 frames)"),
+        (-200.0, "audio_lags", "audio lags video by 200 ms (5.0 frames)"),
+        (40.0, "in_sync", "audio leads video by 40 ms (1.0 frames)"),
+        (-120.0, "in_sync", "audio lags video by 120 ms (3.0 frames)"),
+        (0.0, "in_sync", "audio and video are level"),
+    ],
+)
+def test_words_and_direction(lead_ms, direction, words):
+    assert describe_lead(lead_ms, ITU) == (direction, words)
+
+
+def test_early_audio_is_delayed_by_the_fix():
+    words = shlex.split(fix_command("my video's.mp4", 80.0))
+    assert words[words.index("-itsoffset") + 1] == "0.080"
+    assert words[words.index("-itsoffset") + 2 :][:2] == ["-i", "my video's.mp4"]
+    assert words[-1] == "my video's.synced.mp4"
+    assert shlex.split(fix_command("clip", -120.0))[-1] == "clip.synced"
+    assert "-0.120" in fix_command("clip.mp4", -120.0)
+
+
+def test_the_gravest_code_wins_in_any_order():
+    order = (0, 3, 1, 4, 5, 70)
+    for codes in permutations(order, 3):
+        assert gravest_exit_code(codes) == max(codes, key=order.index)
+    assert gravest_exit_code([]) == 0
+
+
+def test_json_has_no_nan():
+    report = Report(
+        "a.mp4", "undetermined", "m", (-125, 45), curve=[float("nan"), 1.23456789], fps=29.97002997
+    )
+    text = json.dumps(report.to_json(), allow_nan=False)
+    assert json.loads(text)["curve"] == [None, 1.2346]
+
+
+@pytest.mark.parametrize("reason", ["no_audio", "no_video", "unreadable"])
+def test_an_error_report_keeps_the_reason(reason):
+    report = error_report("a.mp4", MediaError("a.mp4: why", reason), ITU)
+    assert (report.status, report.reason, report.exit_code) == ("error", reason, 4)
+    assert report.message == "a.mp4: why"
