@@ -1,0 +1,70 @@
+"""Command line of the training; each command imports what it needs when it runs."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avsync_cli.errors import AvsyncError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main() -> None:
+    """Prepare the corpus, train a student, and measure it."""
+
+
+@app.command()
+def prepare(
+    corpus: Annotated[Path, typer.Argument(help="Corpus folder with its manifest.csv.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Cache folder.")],
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only files whose path begins so; may be repeated.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many clips.")] = None,
+) -> None:
+    """Decode the corpus once into a cache of mouth crops, lip geometry and mels."""
+    from training.corpus import read_corpus
+    from training.prepare import prepare as run
+
+    clips = [
+        clip
+        for clip in read_corpus(corpus)
+        if (not only or clip.file.startswith(tuple(only))) and split in (None, clip.split)
+    ]
+    entries = run(corpus, clips[:limit], output, jobs=jobs)
+    kept = [entry for entry in entries if entry.reason is None]
+    minutes = sum(entry.frames for entry in kept) / 1500
+    typer.echo(f"{len(kept)} clips, {minutes:.1f} minutes; {len(entries) - len(kept)} left out")
+
+
+@app.command()
+def match(
+    config: Annotated[Path, typer.Argument(help="TOML file; see training/configs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
+    cache: Annotated[Path | None, typer.Option(help="Cache folder, in place of the config's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Train the two encoders by matching every window with the sound of its own clip."""
+    from training.config import read_config
+    from training.match import train
+
+    train(read_config(config), output, cache=cache, resume=resume)
+
+
+def run_app() -> None:
+    """Run a command; an expected failure is one line and its exit code."""
+    try:
+        app(prog_name="python -m training")
+    except AvsyncError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    run_app()

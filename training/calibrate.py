@@ -1,0 +1,212 @@
+"""What a student's curves are worth: fit confidence, refusal and uncertainty on the validation split.
+
+Every example is a stretch of a validation clip with its sound moved by a known amount, or with the sound
+of another clip, where no offset is right. Nothing here is trained on: a handful of numbers are fitted.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from avsync_cli.errors import ConfigError
+from avsync_cli.mel import MelTrack
+from avsync_cli.model import CONTRACT_FILE, Calibration, Student, load_student
+from avsync_cli.scan import average_curve, curve_features, find_peak, score_offsets
+from avsync_cli.timing import lead_ms
+from training.cache import CachedClip, audio_path, read_manifest, video_path
+
+Floats = NDArray[np.float32]
+
+STRETCH_FRAMES = (26, 38, 50, 75, 100, 200)  # 1 s to 8 s; whole clips are added
+STRETCHES_PER_CLIP = 6  # of each length, at most
+MAX_SHIFT_FRAMES = 10
+MISMATCHED_SHARE = 0.25  # of the examples: sound that belongs to another clip
+RIGHT_WITHIN_FRAMES = 1.0
+COVERED = 0.9
+# Among the accepted examples at most this share may be wrong; a mismatched sound is always wrong.
+MAX_WRONG_SHARE = 0.02
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class Example:
+    """One curve and what is known of it; `error_frames` is None where no offset is right."""
+
+    features: NDArray[np.float64]  # [F]
+    windows: int
+    error_frames: float | None
+    at_edge: bool
+
+    @property
+    def is_right(self) -> bool:
+        return self.error_frames is not None and abs(self.error_frames) <= RIGHT_WITHIN_FRAMES
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A clip's windows: video [V, D] from tick `video_tick`, audio [A, D] from tick `audio_tick`."""
+
+    video: Floats
+    audio: Floats
+    video_tick: int
+    audio_tick: int
+
+
+def calibrate(folder: Path, cache: Path, *, seed: int = 0) -> tuple[Calibration, list[Example]]:
+    """Fit a student's calibration on a cache's validation clips and write it into its `model.json`."""
+    student = load_student(folder, threads=0)
+    clips = [clip for clip in read_manifest(cache) if clip.split == "val" and clip.reason is None]
+    if not clips:
+        raise ConfigError(f"{cache}: has no validation clips to calibrate on")
+    examples = list(make_examples([encode_clip(student, cache, clip) for clip in clips], student, seed=seed))
+    calibration = fit(examples)
+    write_calibration(folder, calibration)
+    return calibration, examples
+
+
+def encode_clip(student: Student, cache: Path, clip: CachedClip) -> Encoded:
+    """Encode all windows of a cached clip."""
+    with np.load(video_path(cache, clip.file)) as video, np.load(audio_path(cache, clip.file)) as audio:
+        mel = MelTrack(
+            audio["mel"].astype(np.float32),
+            int(audio["origin_tick"]),
+            int(audio["first_tick"]),
+            int(audio["ticks"]),
+        )
+        windows = student.encode_video(video["crops"], video["lips"].astype(np.float32))
+        return Encoded(windows, student.encode_audio(mel.windows()), int(video["first_tick"]), mel.first_tick)
+
+
+def make_examples(clips: list[Encoded], student: Student, *, seed: int) -> Iterator[Example]:
+    """Stretches of every length from every clip, moved or mismatched; deterministic in the seed."""
+    rng = np.random.default_rng(seed)
+    for number, clip in enumerate(clips):
+        lengths = [frames for frames in STRETCH_FRAMES if frames - 4 < len(clip.video)]
+        for windows in [*(frames - 4 for frames in lengths), len(clip.video)]:
+            for _ in range(min(STRETCHES_PER_CLIP, 1 + (len(clip.video) - windows) // 5)):
+                first = int(rng.integers(0, len(clip.video) - windows + 1))
+                stretch = replace(
+                    clip, video=clip.video[first : first + windows], video_tick=clip.video_tick + first
+                )
+                if rng.random() < MISMATCHED_SHARE:
+                    other = clips[(number + int(rng.integers(1, len(clips)))) % len(clips)]
+                    example = mismatched_example(stretch, other, student)
+                else:
+                    example = moved_example(stretch, student, rng=rng)
+                if example is not None:
+                    yield example
+
+
+def moved_example(stretch: Encoded, student: Student, *, rng: np.random.Generator) -> Example | None:
+    """A stretch whose sound is cut to the same length and then moved by a known number of frames."""
+    cut = _cut_audio(stretch)
+    lead = int(rng.integers(-MAX_SHIFT_FRAMES, MAX_SHIFT_FRAMES + 1))
+    return _example(replace(cut, audio_tick=cut.audio_tick - lead), student, truth=float(lead))
+
+
+def mismatched_example(stretch: Encoded, other: Encoded, student: Student) -> Example | None:
+    """A stretch with the beginning of another clip's sound."""
+    sound = replace(stretch, audio=other.audio[: len(stretch.video)], audio_tick=stretch.video_tick)
+    return _example(sound, student, truth=None)
+
+
+def fit(examples: list[Example]) -> Calibration:
+    """Logistic regression for the confidence, then the threshold and the spread that follow from it."""
+    features = np.stack([example.features for example in examples])
+    right = np.array([example.is_right for example in examples], float)
+    weights = _logistic(features, right)
+    confidence = 1 / (1 + np.exp(-features @ weights))
+    accepted = np.array([not example.at_edge for example in examples])
+    least = _threshold(confidence[accepted], right[accepted])
+    errors = np.array(
+        [
+            (lead_ms(abs(example.error_frames)), example.windows)
+            for example, sure in zip(examples, confidence, strict=True)
+            if example.error_frames is not None and sure >= least and not example.at_edge
+        ]
+    )
+    return Calibration(tuple(weights.tolist()), least, _spread(errors[:, 0], errors[:, 1]))
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Put the calibration into a student's `model.json`, whole or not at all."""
+    path = folder / CONTRACT_FILE
+    declared = json.loads(path.read_text(encoding="utf-8"))
+    declared["calibration"] = asdict(calibration)
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(declared, indent=1) + "\n", encoding="utf-8")
+    shutil.move(unfinished, path)
+
+
+def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    """Mean distance between confidence and share of right answers over ten equal bins, by their size."""
+    bins = np.minimum((confidence * 10).astype(int), 9)
+    error = 0.0
+    for place in range(10):
+        inside = bins == place
+        if inside.any():
+            error += inside.mean() * abs(float(confidence[inside].mean()) - float(right[inside].mean()))
+    return error
+
+
+def _example(encoded: Encoded, student: Student, *, truth: float | None) -> Example | None:
+    scores = score_offsets(
+        encoded.video,
+        encoded.audio,
+        first_tick_video=encoded.video_tick,
+        first_tick_audio=encoded.audio_tick,
+        score=student.score,
+    )
+    curve = average_curve(scores)
+    peak = find_peak(curve)
+    if peak is None:
+        return None
+    error = None if truth is None else peak.lead_frames - truth
+    return Example(curve_features(curve, len(encoded.video)), len(encoded.video), error, peak.at_edge)
+
+
+def _cut_audio(stretch: Encoded) -> Encoded:
+    """Only the sound of the same ticks, as a file of that length would have it."""
+    first = max(stretch.video_tick, stretch.audio_tick)
+    last = min(stretch.video_tick + len(stretch.video), stretch.audio_tick + len(stretch.audio))
+    rows = slice(first - stretch.audio_tick, max(first, last) - stretch.audio_tick)
+    return replace(stretch, audio=stretch.audio[rows], audio_tick=first)
+
+
+def _logistic(features: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights [F] of greatest likelihood, with a slight ridge."""
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        logits = features @ weights
+        return float(np.mean(np.logaddexp(0, logits) - right * logits) + RIDGE * weights @ weights)
+
+    result: NDArray[np.float64] = minimize(loss, np.zeros(features.shape[1]), method="BFGS").x
+    return result
+
+
+def _threshold(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    """The least confidence at which few enough of the accepted are wrong."""
+    for least in np.arange(0.05, 1.0, 0.01):
+        accepted = confidence >= least
+        if accepted.any() and 1 - right[accepted].mean() <= MAX_WRONG_SHARE:
+            return float(round(least, 2))
+    raise ConfigError("no confidence keeps the share of wrong answers low enough: train longer")
+
+
+def _spread(errors_ms: NDArray[np.float64], windows: NDArray[np.float64]) -> tuple[float, float]:
+    """Quantile regression of the errors: floor + slope / sqrt(windows) covers 90 % of them."""
+    inverse = 1 / np.sqrt(windows)
+
+    def loss(values: NDArray[np.float64]) -> float:
+        rest = errors_ms - (values[0] + values[1] * inverse)
+        return float(np.mean(np.maximum(COVERED * rest, (COVERED - 1) * rest)))
+
+    start = np.array([float(np.quantile(errors_ms, COVERED)), 0.0])
+    best = minimize(loss, start, method="Nelder-Mead", bounds=[(0, None), (0, None)]).x
+    return round(float(best[0]), 1), round(float(best[1]), 1)

@@ -1,0 +1,159 @@
+"""Configurations: TOML tables into frozen dataclasses; an unknown or ill-typed key is an error."""
+
+import dataclasses
+import tomllib
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from avsync_cli.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a batch is made of; the domains' shares move linearly from `start` to `end` (if given)."""
+
+    clips: int = 16
+    windows: int = 26  # consecutive video windows of each clip: 30 frames, a whole broadcast clip
+    audio_context: int = 0  # audio windows before and after them that are candidates too
+    min_windows: int = 8  # shorter clips are not used
+    start: dict[str, float] = field(default_factory=dict)
+    end: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Chances are per clip; the sizes stand beside them."""
+
+    flip: float = 0.5
+    move: float = 0.9
+    shift: float = 0.06  # of the crop's width and height
+    zoom: float = 0.1
+    rotate_degrees: float = 6.0
+    jitter: float = 0.15  # of the above, anew in every frame
+    light: float = 0.5
+    blur: float = 0.2
+    low_resolution: float = 0.25
+    noise: float = 0.3
+    erase: float = 0.1
+    short_track: float = 0.3  # lips: the mean shape taken over the section, as in a short track
+    lips_zoom: float = 0.15
+    lips_noise: float = 0.03
+    drop_lips: float = 0.1
+    drop_crops: float = 0.1
+    gain_db: float = 12.0
+    vocal_tract: float = 0.6
+    vocal_tract_stretch: float = 0.1
+    reverb: float = 0.25
+    babble: float = 0.2
+    hiss: float = 0.4
+    band: float = 0.2
+    bin_masks: float = 0.3
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the two encoders: channels of their stages, and residual units of the video's stages."""
+
+    embedding: int = 256
+    video_widths: tuple[int, ...] = (32, 64, 128)
+    video_blocks: tuple[int, ...] = (1, 1, 2)
+    lips_width: int = 256
+    audio_widths: tuple[int, ...] = (32, 48, 80, 128)
+    dropout: float = 0.1
+    gate: float = 12.0  # what the gates start at
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    neighbour: float = 0.15  # of the target, on each neighbour of the true window
+    curve: float = 0.5  # weight of the clip-level term
+    min_run: int = 5  # windows that a curve is averaged over, at least
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    learning_rate: float = 2e-3
+    final_rate: float = 0.01  # of the learning rate, where the cosine ends
+    warm_up: int = 300  # steps
+    weight_decay: float = 0.05
+    clip_norm: float = 5.0
+    ema: float = 0.998
+
+
+@dataclass(frozen=True)
+class MatchConfig:
+    """One matching run."""
+
+    cache: str
+    steps: int
+    seed: int = 0
+    threads: int = 2
+    log_every: int = 20
+    checkpoint_every: int = 250
+    validate_every: int = 500
+    validate_frames: int = 250  # of each val clip: a quick look, not the figure
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+
+
+def read_config(path: Path) -> MatchConfig:
+    """Read a TOML configuration. Raises ConfigError."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return from_table(MatchConfig, table, where=str(path))
+
+
+def from_table(kind: type[T], table: dict[str, Any], *, where: str) -> T:
+    """A dataclass from a table of plain values. Raises ConfigError."""
+    hints = get_type_hints(kind)
+    unknown = table.keys() - hints.keys()
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {sorted(unknown)[0]!r}")
+    values = {name: _value(hints[name], value, where=f"{where}: {name}") for name, value in table.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def as_table(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the dataclasses above
+    """The inverse of `from_table`: plain lists, dicts, strings and numbers."""
+    table = {}
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            value = as_table(value)
+        table[entry.name] = list(value) if isinstance(value, tuple) else value
+    return table
+
+
+def _value(kind: Any, value: Any, *, where: str) -> Any:  # noqa: ANN401 - types and values of any kind
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: must be a table")
+        return from_table(kind, value, where=where)  # type: ignore[arg-type]
+    origin = get_origin(kind)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}: must be a list")
+        return tuple(_value(get_args(kind)[0], item, where=where) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: must be a table")
+        return {key: _value(get_args(kind)[1], item, where=where) for key, item in value.items()}
+    if origin in (Union, types.UnionType):
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+        raise ConfigError(f"{where}: must be {kind.__name__}")
+    return value

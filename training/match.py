@@ -1,0 +1,241 @@
+"""`python -m training match`: train the two encoders by matching, resumable to the bit."""
+
+import csv
+import json
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avsync_cli.errors import ConfigError
+from training.augment import augment_video
+from training.augment_mel import augment_mel
+from training.cache import MANIFEST
+from training.checkpoint import Checkpoint, load_checkpoint, provenance, save_checkpoint
+from training.clips import LoadedClip, Sampler, audio_windows, load_clips, video_windows
+from training.config import MatchConfig, OptimiserConfig, as_table
+from training.encoders import MatchNet
+from training.matching import MatchLoss, match_loss
+from training.progress import Progress
+from training.validate import group_figures, score_clip, torch_encoders
+
+CHECKPOINT = "last.pt"
+LOG_COLUMNS = ("step", "total", "rows", "columns", "curve", "gate", "norm", "rate", "seconds")
+VAL_COLUMNS = ("step", "group", "clips", "5", "15", "clip")
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What changes from step to step, and what it is made from."""
+
+    config: MatchConfig
+    sampler: Sampler
+    net: MatchNet
+    average: MatchNet
+    optimiser: torch.optim.Optimizer
+
+
+def train(config: MatchConfig, run: Path, *, cache: Path | None = None, resume: bool = False) -> bool:
+    """Train into a run folder; False where a signal ended it before the last step (see --resume)."""
+    cache = cache or Path(config.cache)
+    torch.set_num_threads(config.threads)
+    origin = provenance_of(cache)
+    step = 0
+    trainer = make_trainer(config, load_clips(cache, split="train"))
+    if resume:
+        step = restore(trainer, load_checkpoint(run / CHECKPOINT), origin)
+    elif (run / CHECKPOINT).exists():
+        raise ConfigError(f"{run}: already holds a run; give --resume or another folder")
+    val_clips = load_clips(cache, split="val") if config.validate_every else []
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.json").write_text(json.dumps(as_table(config) | {"origin": origin}, indent=1) + "\n")
+    log = Table(run / "log.csv", LOG_COLUMNS, keep_until=step)
+    val_log = Table(run / "val.csv", VAL_COLUMNS, keep_until=step)
+    with Progress("match", config.steps, unit="steps", done=step) as progress, stop_requests() as stop:
+        while step < config.steps and not stop:
+            row = train_step(trainer, step)
+            step += 1
+            if step % config.log_every == 0 or step == config.steps:
+                log.add({"step": step, **row})
+            progress.advance(1, text=f"loss {row['total']:.3f}, {row['seconds'] * 1000:.0f} ms a step")
+            if val_clips and (step % config.validate_every == 0 or step == config.steps):
+                progress.note(validate(trainer.average, val_clips, step, val_log, config.validate_frames))
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                save_checkpoint(run / CHECKPOINT, snapshot(trainer, step, origin))
+        if stop:
+            save_checkpoint(run / CHECKPOINT, snapshot(trainer, step, origin))
+            progress.note(f"stopped after step {step}; --resume goes on from there")
+    return step >= config.steps
+
+
+def make_trainer(config: MatchConfig, clips: list[LoadedClip]) -> Trainer:
+    """A trainer before its first step."""
+    torch.manual_seed(config.seed)
+    net = MatchNet(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = MatchNet(config.model)
+    average.load_state_dict(net.state_dict())
+    optimiser = torch.optim.AdamW(parameter_groups(net, config.optimiser), lr=0.0)
+    sampler = Sampler(clips, config.data, seed=config.seed, steps=config.steps)
+    return Trainer(config, sampler, net, average.eval(), optimiser)
+
+
+def train_step(trainer: Trainer, step: int) -> dict[str, float]:
+    """One step; everything random in it depends on (seed, step) alone."""
+    began = perf_counter()
+    config, optimiser = trainer.config, trainer.optimiser
+    rate = learning_rate(step, config.steps, config.optimiser)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    loss, gate = compute_loss(trainer, step)
+    optimiser.zero_grad(set_to_none=True)
+    loss.total.backward()
+    norm = nn.utils.clip_grad_norm_(trainer.net.parameters(), config.optimiser.clip_norm)
+    if not math.isfinite(float(norm)):
+        raise ConfigError(f"step {step}: the gradient is not finite; lower the learning rate")
+    optimiser.step()
+    update_average(trainer.average, trainer.net, min(config.optimiser.ema, (1 + step) / (10 + step)))
+    return {
+        "total": loss.total.item(),
+        "rows": loss.rows.item(),
+        "columns": loss.columns.item(),
+        "curve": loss.curve.item(),
+        "gate": gate.item(),
+        "norm": float(norm),
+        "rate": rate,
+        "seconds": perf_counter() - began,
+    }
+
+
+def compute_loss(trainer: Trainer, step: int) -> tuple[MatchLoss, Tensor]:
+    """Loss of the batch of a step, and the mean gate of its video windows."""
+    config = trainer.config
+    seed = config.seed * 1_000_003 + step
+    rng = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # dropout draws from torch's own generator
+    batch = trainer.sampler.batch(step)
+    crops, lips = augment_video(batch.crops, batch.lips, config.augment, rng)
+    frames, points = video_windows(crops, lips, batch.video_rows)
+    mels = audio_windows(augment_mel(batch.mel, config.augment, rng), batch.audio_steps)
+    out = trainer.net.train()(frames, points, mels)
+    loss = match_loss(out, batch.validity, config.loss, curve_scale=trainer.net.curve_scale, rng=rng)
+    return loss, out.video_gate.detach().mean()
+
+
+def learning_rate(step: int, steps: int, config: OptimiserConfig) -> float:
+    """Linear warm-up, then a cosine down to `final_rate` of the peak."""
+    if step < config.warm_up:
+        return config.learning_rate * (step + 1) / config.warm_up
+    done = (step - config.warm_up) / max(1, steps - config.warm_up)
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * cosine)
+
+
+def parameter_groups(net: nn.Module, config: OptimiserConfig) -> list[dict[str, Any]]:
+    """Weight decay for matrices and kernels, none for biases, norms and scales."""
+    parameters = list(net.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, net: nn.Module, keep: float) -> None:
+    """Exponential moving average of weights and of the norms' statistics."""
+    for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - keep)
+        else:
+            mean.copy_(value)
+
+
+def validate(net: MatchNet, clips: list[LoadedClip], step: int, log: "Table", frames: int) -> str:
+    """Quick figures on val clips into the log; returns the line to show."""
+    encoders = torch_encoders(net)
+    figures = group_figures((clip, score_clip(clip, encoders, max_frames=frames)) for clip in clips)
+    for group in figures:
+        log.add({"step": step, "group": group.group, "clips": group.clips, **group.percent})
+    words = [
+        f"{group.group} {group.percent.get('5', 0):.1f} / {group.percent.get('15', 0):.1f}"
+        f" / {group.percent.get('clip', 0):.1f}"
+        for group in figures
+        if ":" not in group.group
+    ]
+    return f"step {step}: K=5 / K=15 / clip: " + ", ".join(words)
+
+
+def snapshot(trainer: Trainer, step: int, origin: dict[str, str]) -> Checkpoint:
+    return Checkpoint(
+        trainer.config,
+        step,
+        trainer.net.state_dict(),
+        trainer.average.state_dict(),
+        trainer.optimiser.state_dict(),
+        origin,
+    )
+
+
+def restore(trainer: Trainer, checkpoint: Checkpoint, origin: dict[str, str]) -> int:
+    """Put a trainer where a checkpoint left off; returns the steps done."""
+    if checkpoint.config != trainer.config:
+        raise ConfigError("the checkpoint was made with another configuration")
+    if checkpoint.provenance["cache_manifest_sha256"] != origin["cache_manifest_sha256"]:
+        raise ConfigError("the checkpoint was made with another cache")
+    trainer.net.load_state_dict(checkpoint.model)
+    trainer.average.load_state_dict(checkpoint.average)
+    trainer.optimiser.load_state_dict(checkpoint.optimiser)
+    return checkpoint.step
+
+
+def provenance_of(cache: Path) -> dict[str, str]:
+    if not (cache / MANIFEST).exists():
+        raise ConfigError(f"{cache}: no cache; run `python -m training prepare`")
+    return provenance(cache / MANIFEST)
+
+
+class Table:
+    """A CSV that grows; on resuming, rows after the checkpoint's step are dropped."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...], *, keep_until: int) -> None:
+        self._path, self._columns = path, columns
+        kept: list[dict[str, str]] = []
+        if keep_until and path.exists():
+            with path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= keep_until]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def add(self, row: dict[str, Any]) -> None:
+        values = {key: row.get(key, "") for key in self._columns}
+        rounded = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in values.items()}
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(rounded)
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """A list that a first Ctrl-C or SIGTERM is put into; a second one ends the process as usual."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
