@@ -31,7 +31,7 @@ RIGHT_WITHIN_FRAMES = 1.0
 COVERED = 0.9
 # Among the accepted examples at most this share may be wrong; a mismatched sound is always wrong.
 MAX_WRONG_SHARE = 0.02
-RIDGE = 1e-3
+RIDGE = 1e-4
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""The calibration against made-up curves whose truth is known."""
+
+import json
+
+import numpy as np
+import pytest
+from students import write_student
+
+from avsync_cli.errors import ConfigError
+from avsync_cli.model import Calibration, load_student
+from training.calibrate import Example, expected_calibration_error, fit, write_calibration
+
+
+def made_up_examples(count: int, seed: int = 0) -> list[Example]:
+    """Margins decide: right with probability sigmoid(8 * margin - 3), errors of +-30 ms when right."""
+    rng = np.random.default_rng(seed)
+    examples = []
+    for _ in range(count):
+        margin, windows = rng.uniform(0, 2), int(rng.integers(20, 200))
+        is_right = rng.random() < 1 / (1 + np.exp(-(8 * margin - 3)))
+        error = rng.uniform(-0.75, 0.75) if is_right else rng.uniform(2, 9)
+        features = np.array([1.0, rng.uniform(0, 3), margin, np.log(windows)])
+        examples.append(Example(features, windows, float(error), at_edge=False))
+    return examples
+
+
+def confidence_of(calibration: Calibration, examples: list[Example]) -> np.ndarray:
+    features = np.stack([example.features for example in examples])
+    return 1 / (1 + np.exp(-features @ np.array(calibration.weights)))
+
+
+def test_confidence_is_the_share_that_is_right_on_examples_not_fitted():
+    calibration = fit(made_up_examples(4000))
+    unseen = made_up_examples(4000, seed=1)
+    right = np.array([example.is_right for example in unseen], float)
+    assert expected_calibration_error(confidence_of(calibration, unseen), right) < 0.03
+
+
+def test_few_of_the_accepted_are_wrong_and_the_spread_covers_them():
+    calibration = fit(made_up_examples(4000))
+    unseen = made_up_examples(4000, seed=1)
+    accepted = [
+        example
+        for example, sure in zip(unseen, confidence_of(calibration, unseen), strict=True)
+        if sure >= calibration.min_confidence
+    ]
+    assert len(accepted) > 1000
+    assert np.mean([not example.is_right for example in accepted]) < 0.03
+    floor, slope = calibration.spread_ms
+    covered = [abs(e.error_frames) * 40 <= floor + slope / np.sqrt(e.windows) for e in accepted]
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.03)
+
+
+def test_mismatched_sound_is_never_right():
+    assert not Example(np.zeros(4), 50, None, at_edge=False).is_right
+
+
+def test_noise_cannot_be_calibrated():
+    rng = np.random.default_rng(0)
+    noise = [
+        Example(np.array([1, *rng.uniform(size=3)]), 50, float(rng.uniform(-15, 15)), at_edge=False)
+        for _ in range(500)
+    ]
+    with pytest.raises(ConfigError, match="no confidence"):
+        fit(noise)
+
+
+def test_calibration_error_of_a_known_case():
+    confidence = np.array([0.95] * 10 + [0.15] * 10)
+    right = np.array([1.0] * 9 + [0.0] + [0.0] * 10)
+    assert expected_calibration_error(confidence, right) == pytest.approx(0.5 * 0.05 + 0.5 * 0.15)
+
+
+def test_a_calibration_is_written_into_the_artefact_and_read_back(tmp_path):
+    folder = write_student(tmp_path / "student", calibration=None)
+    calibration = Calibration((-1.0, 0.5, 2.0, 0.1), 0.7, (30.0, 120.0))
+    write_calibration(folder, calibration)
+    assert load_student(folder).calibration == calibration
+    assert json.loads((folder / "model.json").read_text())["name"] == "lips-and-loudness"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "audio.onnx", "model.json", "pair.onnx", "video.onnx"
+    ]  # fmt: skip
