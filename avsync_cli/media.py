@@ -113,7 +113,7 @@ class Media:
         self._path = path
         self._container = container
         self._video = _main_video(container)
-        self._audio = container.streams.audio[0] if container.streams.audio else None
+        self._audio = _main_audio(container)
         self._recorder = _Recorder()
         self._origin_s: Fraction | None = None
         if self._video is not None:
@@ -155,6 +155,15 @@ class Media:
     def sound(self) -> Sound | None:
         """All the sound that was passed, on the grid's clock; None where there is none."""
         return self._recorder.sound(self._origin_s or Fraction(0))
+
+    def sound_alone(self) -> Sound | None:
+        """The sound of a file whose pictures do not matter, its first sample on the grid's origin."""
+        if self._audio is None:
+            return None
+        for frame in _frames(self._container, [self._audio]):
+            if isinstance(frame, av.AudioFrame):
+                self._recorder.add(frame)
+        return self._recorder.sound(self._recorder.stretches[0][0]) if self._recorder.stretches else None
 
     def _decode(self, stop_tick: int | None) -> Iterator[tuple[Fraction, av.VideoFrame]]:
         """Demux once; yield pictures with their time from the first one, keep the sound."""
@@ -246,15 +255,9 @@ def read_sound_file(path: str | Path) -> Sound:
 
 def _decode_sound(path: Path) -> Sound:
     with open_media(path) as media:
-        if not media.has_audio:
-            raise MediaError(f"{path}: no audio stream", "no_audio")
-        recorder = _Recorder()
-        for frame in _frames(media._container, [media._container.streams.audio[0]]):
-            if isinstance(frame, av.AudioFrame):
-                recorder.add(frame)
-    sound = recorder.sound(recorder.stretches[0][0]) if recorder.stretches else None
+        sound = media.sound_alone()
     if sound is None:
-        raise MediaError(f"{path}: no sound could be decoded")
+        raise MediaError(f"{path}: no sound could be decoded", "no_audio")
     return sound
 
 
@@ -300,9 +303,18 @@ def _time_base(frame: av.VideoFrame | av.AudioFrame) -> Fraction:
     return Fraction(frame.time_base or 0)
 
 
+def _main_audio(container: InputContainer) -> AudioStream | None:
+    """The first sound whose codec is known."""
+    return next((s for s in container.streams.audio if s.codec_context is not None), None)
+
+
 def _main_video(container: InputContainer) -> VideoStream | None:
-    """The largest moving picture; cover art is a still and does not count."""
-    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    """The largest moving picture whose codec is known; cover art is a still and does not count."""
+    moving = [
+        s
+        for s in container.streams.video
+        if s.codec_context is not None and not s.disposition & Disposition.attached_pic
+    ]
     return max(moving, key=lambda s: s.codec_context.width * s.codec_context.height, default=None)
 
 

@@ -108,7 +108,12 @@ class Student:
         return np.concatenate([self._run("pair", {"video": v, "audio": a}) for v, a in pairs])
 
     def _run(self, graph: str, inputs: dict[str, Floats]) -> Floats:
-        output: Floats = self._sessions[graph].run(None, inputs)[0]
+        try:
+            output: Floats = self._sessions[graph].run(None, inputs)[0]
+        except Exception as error:  # ONNX Runtime's errors share no public base class
+            raise ModelError(
+                f"{self.name}: its {graph} graph failed: {str(error).splitlines()[0]}"
+            ) from error
         return output
 
 

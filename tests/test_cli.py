@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clips import write_clip
 from students import write_student
@@ -168,6 +171,35 @@ def test_models_that_cannot_be_used_are_5(tmp_path, heads):
         result = avsync("check", heads[0], "--model", folder)
         assert result.returncode == 5, result.stderr
         assert_one_line(result, word)
+
+
+def test_a_bug_is_70_and_an_interrupt_130():
+    """Python would end a crash with 1, which means out of sync."""
+    for raised, code in (("ZeroDivisionError", 70), ("KeyboardInterrupt", 130)):
+        program = f"""if True:
+            import avsync_cli.cli as cli
+            def app(**_): raise {raised}
+            cli.app = app
+            cli.main()"""
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert result.returncode == code
+        assert "Traceback" not in result.stderr
+        assert result.stderr.count("\n") <= 1
+
+
+def test_ctrl_c_is_130(tmp_path, handmade):
+    long = write_clip(tmp_path / "long.mp4", seconds=120, sound=np.zeros(16_000, np.float32), rate=16_000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "avsync_cli", "check", str(long), "--model", str(handmade)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(2)
+    assert process.poll() is None, "still searching for a face that is not there"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
 
 
 def test_the_version_and_the_help():
