@@ -46,11 +46,19 @@ def score_offsets(
 
 
 def average_curve(scores: Floats) -> Floats:
-    """Mean score of each offset over the windows that have it: [V, 31] -> [31], NaN where none has."""
+    """Mean over all windows of how much each offset stands out: [V, 31] -> [31].
+
+    Every window's scores are taken relative to their own mean, and an offset whose sound is missing
+    counts as that mean, neither for nor against. So in a short clip an offset that few windows speak
+    for does not win by the luck of the few. NaN where no window has the offset.
+    """
     present = np.isfinite(scores)
-    windows = present.sum(axis=0)
-    totals = np.where(present, scores, 0).sum(axis=0, dtype=np.float64)
-    curve: Floats = np.where(windows > 0, totals / np.maximum(windows, 1), np.nan).astype(np.float32)
+    candidates = present.sum(axis=1, keepdims=True)
+    filled = np.where(present, scores, 0).astype(np.float64)
+    means = filled.sum(axis=1, keepdims=True) / np.maximum(candidates, 1)
+    relative = np.where(present, filled - means, 0)
+    windows = max(1, int((candidates > 0).sum()))
+    curve: Floats = np.where(present.any(axis=0), relative.sum(axis=0) / windows, np.nan).astype(np.float32)
     return curve
 
 

@@ -54,13 +54,35 @@ def test_a_planted_lead_is_found_with_its_sign(lead):
     assert peak.lead_frames == pytest.approx(lead, abs=0.5)
 
 
-def test_an_average_counts_only_what_is_there():
-    scores = np.full((3, 31), np.nan, np.float32)
-    scores[0, 10], scores[2, 10], scores[1, 20] = 1.0, 3.0, 5.0
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(0, 10**6))
+def test_an_average_equals_a_slow_loop(windows, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal((windows, 31)).astype(np.float32)
+    scores[rng.random((windows, 31)) < 0.5] = np.nan
+    scores[0] = np.nan
+    counted = [row for row in scores if np.isfinite(row).any()]
     curve = average_curve(scores)
-    assert curve[10] == 2.0
-    assert curve[20] == 5.0
-    assert np.isnan(np.delete(curve, [10, 20])).all()
+    for column in range(31):
+        values = [row[column] - np.nanmean(row) for row in counted if np.isfinite(row[column])]
+        if values:
+            assert curve[column] == pytest.approx(sum(values) / len(counted), abs=1e-5)
+        else:
+            assert np.isnan(curve[column])
+
+
+def test_where_all_windows_have_all_offsets_the_average_is_the_mean():
+    scores = np.random.default_rng(0).standard_normal((9, 31)).astype(np.float32)
+    mean = scores.mean(axis=0)
+    np.testing.assert_allclose(average_curve(scores), mean - mean.mean(), atol=1e-5)
+
+
+def test_an_offset_that_few_windows_speak_for_does_not_win():
+    scores = np.zeros((20, 31), np.float32)
+    scores[:, 15] = 1.0
+    scores[:, 28:] = np.nan
+    scores[0, 28] = 1.5
+    assert np.nanargmax(average_curve(scores)) == 15
 
 
 @given(st.floats(-13.4, 13.4), st.floats(0.05, 2.0))
