@@ -15,12 +15,12 @@ def made_up_examples(count: int, seed: int = 0) -> list[Example]:
     """Margins decide: right with probability sigmoid(8 * margin - 3), errors of +-30 ms when right."""
     rng = np.random.default_rng(seed)
     examples = []
-    for _ in range(count):
+    for number in range(count):
         margin, windows = rng.uniform(0, 2), int(rng.integers(20, 200))
         is_right = rng.random() < 1 / (1 + np.exp(-(8 * margin - 3)))
         error = rng.uniform(-0.75, 0.75) if is_right else rng.uniform(2, 9)
         features = np.array([1.0, rng.uniform(0, 3), margin, np.log(windows)])
-        examples.append(Example(features, windows, float(error), at_edge=False))
+        examples.append(Example(number, features, windows, float(error), at_edge=False))
     return examples
 
 
@@ -52,13 +52,13 @@ def test_few_of_the_accepted_are_wrong_and_the_spread_covers_them():
 
 
 def test_mismatched_sound_is_never_right():
-    assert not Example(np.zeros(4), 50, None, at_edge=False).is_right
+    assert not Example(0, np.zeros(4), 50, None, at_edge=False).is_right
 
 
 def test_noise_cannot_be_calibrated():
     rng = np.random.default_rng(0)
     noise = [
-        Example(np.array([1, *rng.uniform(size=3)]), 50, float(rng.uniform(-15, 15)), at_edge=False)
+        Example(0, np.array([1, *rng.uniform(size=3)]), 50, float(rng.uniform(-15, 15)), at_edge=False)
         for _ in range(500)
     ]
     with pytest.raises(ConfigError, match="no confidence"):

@@ -30,7 +30,9 @@ def app_of(words: list[str]) -> tuple[typer.Typer, list[str]] | None:
 def test_commands_and_options_exist(line):
     found = app_of(shlex.split(line))
     if found is None:
-        assert line.startswith(("pip install", "pytest", "python tests/")), f"{line!r}: not known to this test"
+        assert line.startswith(("pip install", "pytest", "python tests/")), (
+            f"{line!r}: not known to this test"
+        )
         return
     app, given = found
     group = typer.main.get_command(app)

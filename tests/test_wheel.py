@@ -45,7 +45,9 @@ def test_the_wheel_runs_alone(wheel, tmp_path, heads):
     venv.create(tmp_path / "alone", with_pip=True)
     scripts = tmp_path / "alone" / "bin"
     subprocess.run([scripts / "pip", "install", "--quiet", wheel], check=True)
-    result = subprocess.run([scripts / "avsync", "check", heads[0]], capture_output=True, text=True, cwd=tmp_path)
+    result = subprocess.run(
+        [scripts / "avsync", "check", heads[0]], capture_output=True, text=True, cwd=tmp_path
+    )
     assert result.returncode in (0, 1, 3), result.stderr
     assert "head0.mp4: " in result.stdout
     assert result.stderr == ""

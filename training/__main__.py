@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from avsync_cli.errors import AvsyncError
+from avsync_cli.errors import EXIT_INTERRUPTED, AvsyncError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -54,7 +54,55 @@ def match(
     from training.config import read_config
     from training.match import train
 
-    train(read_config(config), output, cache=cache, resume=resume)
+    if not train(read_config(config), output, cache=cache, resume=resume):
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+@app.command()
+def evaluate(
+    student: Annotated[
+        Path | None, typer.Option(help="Student's folder, or a checkpoint (protocol alone).")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Cache folder, for the protocol.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Corpus folder, for the other measures.")] = None,
+    measures: Annotated[str, typer.Option(help="Any of the four.")] = "protocol,truth,halves,shifts",
+    split: Annotated[str, typer.Option(help="Which clips.")] = "val",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only files whose path begins so; may be repeated.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file for the result.")] = None,
+) -> None:
+    """Measure a student: the paper's protocol on the cache, the whole tool through real files."""
+    from training.evaluate import evaluate as run
+    from training.evaluate import markdown, write_result
+
+    result = run(
+        student,
+        measures.split(","),
+        cache=cache,
+        corpus=corpus,
+        split=split,
+        jobs=jobs,
+        only=tuple(only or ()),
+    )
+    if output is not None:
+        write_result(output, result)
+    typer.echo(markdown(result))
+
+
+@app.command()
+def calibrate(
+    student: Annotated[Path, typer.Option(help="Folder of an exported student; its model.json is changed.")],
+    cache: Annotated[Path, typer.Option(help="Cache folder.")],
+    seed: Annotated[int, typer.Option(help="Draws the stretches and moves.")] = 0,
+) -> None:
+    """Fit confidence, refusal and uncertainty of a student on the validation clips."""
+    from training.calibrate import calibrate as run
+    from training.calibrate import describe
+
+    calibration, examples = run(student, cache, seed=seed)
+    typer.echo(describe(calibration, examples))
 
 
 def run_app() -> None:

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ RIGHT_WITHIN_FRAMES = 1.0
 COVERED = 0.9
 # Among the accepted examples at most this share may be wrong; a mismatched sound is always wrong.
 MAX_WRONG_SHARE = 0.02
+FOLDS = 5
 RIDGE = 1e-4
 
 
@@ -38,6 +40,7 @@ RIDGE = 1e-4
 class Example:
     """One curve and what is known of it; `error_frames` is None where no offset is right."""
 
+    clip: int  # number of the clip it was cut from
     features: NDArray[np.float64]  # [F]
     windows: int
     error_frames: float | None
@@ -100,7 +103,7 @@ def make_examples(clips: list[Encoded], student: Student, *, seed: int) -> Itera
                 else:
                     example = moved_example(stretch, student, rng=rng)
                 if example is not None:
-                    yield example
+                    yield replace(example, clip=number)
 
 
 def moved_example(stretch: Encoded, student: Student, *, rng: np.random.Generator) -> Example | None:
@@ -144,6 +147,48 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
     shutil.move(unfinished, path)
 
 
+def describe(calibration: Calibration, examples: list[Example]) -> str:
+    """What was fitted and how good it is, by clips left out: a table in Markdown."""
+    confidence, right = held_out_confidence(examples), np.array([e.is_right for e in examples], float)
+    lines = [
+        f"{len(examples)} examples, {right.mean():.1%} right; "
+        f"expected calibration error {expected_calibration_error(confidence, right):.3f}",
+        f"weights {[round(weight, 3) for weight in calibration.weights]}, "
+        f"least confidence {calibration.min_confidence}, 90 % within "
+        f"{calibration.spread_ms[0]:g} ms + {calibration.spread_ms[1]:g} ms / sqrt(windows)",
+        "",
+        "| frames | examples | accepted | right of those accepted | mismatched sound accepted |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    windows = np.array([example.windows for example in examples])
+    accepted = (confidence >= calibration.min_confidence) & ~np.array([e.at_edge for e in examples])
+    mismatched = np.array([example.error_frames is None for example in examples])
+    edges = [*STRETCH_FRAMES, 10**9]
+    for low, high in pairwise(edges):
+        inside = (windows + 4 >= low) & (windows + 4 < high)
+        own, other = inside & ~mismatched, inside & mismatched
+        if own.any() and other.any():
+            share = right[own & accepted].mean() if (own & accepted).any() else float("nan")
+            name = f"{low} to {high - 1}" if high < edges[-1] else f"{low} or more"
+            cells = (
+                f"{inside.sum()} | {accepted[own].mean():.1%} | {share:.1%} | {accepted[other].mean():.1%}"
+            )
+            lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines)
+
+
+def held_out_confidence(examples: list[Example]) -> NDArray[np.float64]:
+    """Confidence of every example by weights fitted without its clip: five folds over the clips."""
+    features = np.stack([example.features for example in examples])
+    right = np.array([example.is_right for example in examples], float)
+    folds = np.array([example.clip % FOLDS for example in examples])
+    confidence = np.zeros(len(examples))
+    for fold in range(FOLDS):
+        weights = _logistic(features[folds != fold], right[folds != fold])
+        confidence[folds == fold] = 1 / (1 + np.exp(-features[folds == fold] @ weights))
+    return confidence
+
+
 def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> float:
     """Mean distance between confidence and share of right answers over ten equal bins, by their size."""
     bins = np.minimum((confidence * 10).astype(int), 9)
@@ -168,7 +213,7 @@ def _example(encoded: Encoded, student: Student, *, truth: float | None) -> Exam
     if peak is None:
         return None
     error = None if truth is None else peak.lead_frames - truth
-    return Example(curve_features(curve, len(encoded.video)), len(encoded.video), error, peak.at_edge)
+    return Example(0, curve_features(curve, len(encoded.video)), len(encoded.video), error, peak.at_edge)
 
 
 def _cut_audio(stretch: Encoded) -> Encoded:

@@ -14,7 +14,7 @@ from avsync_cli.spec import LIP_NUMBERS, WINDOW_FRAMES
 from training.config import ModelConfig
 
 _MIN_CONTRAST = 0.03  # of full scale: flat pictures are not blown up into noise
-_SOFTPLUS_OF_ONE = 0.5413  # softplus(0.5413) = 1
+_GATE_BIAS = 0.5413  # softplus of it is 1: gates start at `gate_start`
 
 
 class ConvUnit(nn.Module):
@@ -109,7 +109,7 @@ class Head(nn.Module):
         self.gate = nn.Linear(features, 1)
         self.gate_start = config.gate
         nn.init.zeros_(self.gate.weight)
-        nn.init.constant_(self.gate.bias, _SOFTPLUS_OF_ONE)
+        nn.init.constant_(self.gate.bias, _GATE_BIAS)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         features = self.dropout(features)

@@ -1,0 +1,96 @@
+"""A checkpoint becomes a student that gives torch's numbers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from avsync_cli.errors import ConfigError
+from avsync_cli.model import contract, load_student
+from export.student import export_student, folded
+from training.checkpoint import Checkpoint, averaged_net, load_checkpoint, save_checkpoint
+from training.config import MatchConfig, ModelConfig
+from training.encoders import MatchNet
+
+pytestmark = pytest.mark.slow  # the exporter takes seconds
+
+CALIBRATION = {"weights": [0.0, 1.0, 1.0, 1.0], "min_confidence": 0.5, "spread_ms": [20.0, 100.0]}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Random weights, with norms that have seen data, so that folding them matters."""
+    torch.manual_seed(0)
+    model = ModelConfig(embedding=32, video_widths=(8, 8, 16), lips_width=16, audio_widths=(8, 8, 8, 16))
+    net = MatchNet(model).train()
+    for _ in range(3):
+        net(255 * torch.rand(8, 5, 48, 96), torch.randn(8, 5, 120) + 0.5, torch.randn(8, 80, 16) - 1)
+    torch.nn.init.normal_(net.video_head.gate.weight, std=0.2)
+    path = tmp_path_factory.mktemp("run") / "last.pt"
+    config = MatchConfig(cache="cache", steps=1, model=model)
+    origin = {"commit": "abc", "cache_manifest_sha256": "def"}
+    save_checkpoint(path, Checkpoint(config, 1, net.state_dict(), net.state_dict(), {}, origin))
+    return path
+
+
+@pytest.fixture(scope="module")
+def student_folder(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("students")
+    (folder / "calibration.json").write_text(json.dumps(CALIBRATION))
+    return export_student(checkpoint, folder / "small", calibration=folder / "calibration.json")
+
+
+def test_onnx_equals_torch_at_every_batch_size(checkpoint, student_folder):
+    net = averaged_net(load_checkpoint(checkpoint))
+    student = load_student(student_folder)
+    rng = np.random.default_rng(0)
+    for frames in (5, 6, 50):
+        crops = rng.integers(0, 256, (frames, 48, 96)).astype(np.uint8)
+        lips = rng.standard_normal((frames, 40, 3)).astype(np.float32)
+        mels = rng.standard_normal((frames - 4, 80, 16)).astype(np.float32)
+        rows = np.arange(frames - 4)[:, None] + np.arange(5)
+        with torch.no_grad():
+            video = net.encode_video(
+                torch.from_numpy(crops[rows]).float(), torch.from_numpy(lips[rows]).flatten(2)
+            )
+            audio = net.encode_audio(torch.from_numpy(mels))
+        assert np.allclose(student.encode_video(crops, lips), video, atol=1e-4)
+        assert np.allclose(student.encode_audio(mels), audio, atol=1e-4)
+        scores = student.score(video.numpy(), audio.numpy())
+        assert np.allclose(scores, (video * audio).sum(1), atol=1e-4)
+
+
+def test_model_json_says_where_it_comes_from(student_folder):
+    declared = json.loads((student_folder / "model.json").read_text())
+    assert declared.items() >= contract().items()
+    assert declared["name"] == "small"
+    assert declared["training"]["commit"] == "abc"
+    assert declared["training"]["config"]["model"]["embedding"] == 32
+    assert load_student(student_folder).calibration.weights == (0.0, 1.0, 1.0, 1.0)
+    assert not list(student_folder.parent.glob(".student-*"))
+
+
+def test_an_older_student_is_replaced(checkpoint, tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "old").touch()
+    export_student(checkpoint, tmp_path / "s", name="other")
+    assert load_student(tmp_path / "s").name == "other"
+    assert load_student(tmp_path / "s").calibration is None
+    assert not (tmp_path / "s" / "old").exists()
+
+
+def test_folding_leaves_no_norm_and_the_same_numbers(checkpoint):
+    net = averaged_net(load_checkpoint(checkpoint))
+    flat = folded(net)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d) for m in flat.modules())
+    frames, lips = 255 * torch.rand(2, 5, 48, 96), torch.randn(2, 5, 120)
+    with torch.no_grad():
+        assert torch.allclose(flat.encode_video(frames, lips), net.encode_video(frames, lips), atol=1e-4)
+
+
+def test_a_bad_calibration_is_refused(checkpoint, tmp_path):
+    (tmp_path / "c.json").write_text('{"weights": []}')
+    with pytest.raises(ConfigError, match="a calibration has"):
+        export_student(checkpoint, tmp_path / "s", calibration=tmp_path / "c.json")
+    assert not (tmp_path / "s").exists()

@@ -1,0 +1,114 @@
+"""Preparing a corpus: what is written, what is left out, and what a correction redoes."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from avsync_cli.errors import ConfigError
+from training.cache import audio_path, read_manifest, video_path
+from training.clips import audio_windows, load_clips, make_batch
+from training.corpus import read_corpus
+from training.prepare import prepare, prepare_clip
+
+COLUMNS = (
+    *("file", "split", "source", "machine_made"),
+    *("seconds", "source_lead_frames", "clip_lead_frames", "clip_confidence"),
+)
+ROWS = [
+    ("wild/a.mp4", "train", "s", "no", "4.0", "", "1.5", "0.6"),
+    ("wild/b.mp4", "val", "s", "no", "4.0", "0.25", "1.5", "0.6"),
+    ("wild/none.mp4", "train", "s", "yes", "4.0", "", "3.0", "0.1"),
+]
+
+
+@pytest.fixture
+def corpus(tmp_path, heads):
+    folder = tmp_path / "corpus"
+    (folder / "wild").mkdir(parents=True)
+    (folder / "wild" / "a.mp4").write_bytes(heads[0].read_bytes())
+    (folder / "wild" / "b.mp4").write_bytes(heads[160].read_bytes())
+    (folder / "wild" / "none.mp4").write_bytes(b"nothing")
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([COLUMNS, *ROWS])
+    return folder
+
+
+def corrections(tmp_path, *rows):
+    path = tmp_path / "corrections.csv"
+    path.write_text("file,advance_ms,keep,reason\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_leads_come_from_the_best_that_is_known(corpus, tmp_path):
+    assert [clip.lead_frames for clip in read_corpus(corpus, corrections=None)] == [1.5, 0.25, 0.0]
+    audited = corrections(tmp_path, "wild/b.mp4,-60,yes,heard", "wild/a.mp4,,no,two voices")
+    clips = read_corpus(corpus, corrections=audited)
+    assert [clip.lead_frames for clip in clips] == [0.0, -1.5, 0.0]
+    assert [clip.left_out for clip in clips] == ["two voices", None, None]
+
+
+def test_bad_corrections_are_refused(corpus, tmp_path):
+    with pytest.raises(ConfigError, match="does not have"):
+        read_corpus(corpus, corrections=corrections(tmp_path, "wild/z.mp4,0,yes,x"))
+    with pytest.raises(ConfigError, match="bad row"):
+        read_corpus(corpus, corrections=corrections(tmp_path, "wild/a.mp4,0,maybe,x"))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_corpus(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_corpus_becomes_a_cache_that_knows_its_reasons(corpus, tmp_path):
+    cache = tmp_path / "cache"
+    prepare(corpus, read_corpus(corpus, corrections=None), cache, jobs=1)
+    good, moved, bad = read_manifest(cache)
+    assert (good.frames, good.domain, good.reason) == (100, "wild", None)
+    assert bad.machine_made
+    assert "none.mp4" in (bad.reason or "")
+    assert [clip.entry.file for clip in load_clips(cache, split="train")] == ["wild/a.mp4"]
+    content = json.loads((cache / "manifest.json").read_text())
+    content["contract"]["crop"] = "another"
+    (cache / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="prepare the corpus again"):
+        load_clips(cache, split="val")
+    assert moved.lead_frames == 0.25
+
+
+@pytest.mark.slow
+def test_a_correction_moves_the_sound_exactly_and_leaves_the_pictures(corpus, tmp_path):
+    cache = tmp_path / "cache"
+    clip = read_corpus(corpus, corrections=None)[1]
+    before = prepare_clip(corpus, clip, cache)
+    with np.load(audio_path(cache, clip.file)) as audio:
+        mel, origin = audio["mel"], int(audio["origin_tick"])
+        assert int(audio["advance_samples"]) == 160
+    picture_time = video_path(cache, clip.file).stat().st_mtime_ns
+    audited = corrections(tmp_path, "wild/b.mp4,130,yes,audit")  # 10 + 120 ms: three frames more
+    clip = read_corpus(corpus, corrections=audited)[1]
+    after = prepare_clip(corpus, clip, cache)
+    with np.load(audio_path(cache, clip.file)) as audio:
+        assert int(audio["origin_tick"]) == origin + 3
+        assert np.array_equal(audio["mel"], mel)
+    assert video_path(cache, clip.file).stat().st_mtime_ns == picture_time
+    assert after.video_sha256 == before.video_sha256
+    assert after.audio_sha256 != before.audio_sha256
+    assert prepare_clip(corpus, clip, cache) == after
+
+
+@pytest.mark.slow
+def test_batches_pair_each_window_with_its_own_sound(corpus, tmp_path):
+    cache = tmp_path / "cache"
+    prepare(corpus, read_corpus(corpus, corrections=None)[:1], cache, jobs=1)
+    clip = load_clips(cache, split="train")[0]
+    first, end = clip.run
+    batch = make_batch([(clip, first), (clip, end - 5)], 12, 3)
+    assert batch.validity.video.sum(1).tolist() == [12, 5]
+    mels = audio_windows(batch.mel, batch.audio_steps).unflatten(0, (2, 18))
+    for row, tick in ((0, first), (1, end - 5)):
+        for place in range(5):
+            expected = clip.mel.windows(np.array([tick + place]))[0].astype(np.float32)
+            assert np.array_equal(mels[row, 3 + place].numpy(), expected)
+    frames = batch.crops[1, batch.video_rows[1, 4]]
+    assert np.array_equal(frames.numpy(), clip.crops[end - 1 - clip.first_tick])

@@ -1,0 +1,188 @@
+"""Three measures of the whole tool through real files: truth, halves and shifts.
+
+Each gives outcomes: right, refused (the tool says that it cannot tell) or wrong.
+"""
+
+import multiprocessing
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache as remember
+from pathlib import Path
+from typing import Literal
+
+from avsync_cli.check import Engine, check_file, load_engine
+from avsync_cli.errors import AvsyncError
+from avsync_cli.spec import RANGE_FRAMES
+from training.corpus import Clip
+from training.progress import Progress
+from training.shift import shift_audio
+
+Result = Literal["right", "refused", "wrong"]
+
+TRUTH_WITHIN_FRAMES = 1.0
+HALVES_WITHIN_FRAMES = 1.0
+SHIFTS_WITHIN_FRAMES = 0.5
+SHIFTS_FRAMES = (-12, -7, -3, 3, 7, 12)
+MIN_HALF_S = 2.0
+MIN_OTHER_S = 2.0  # sources other than broadcast are judged on clips of at least this length
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one question: reported and expected audio lead in frames, and how it is judged.
+
+    `reason` is why the tool refused, None where it answered.
+    """
+
+    measure: str
+    file: str
+    group: str
+    result: Result
+    expected_frames: float | None
+    reported_frames: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The reported audio lead in frames, or None and why."""
+
+    lead_frames: float | None
+    reason: str | None
+
+
+def group_of(clip: Clip) -> str | None:
+    """The group a clip is counted in; None for clips that are too short to be judged."""
+    if clip.domain == "broadcast":
+        return "broadcast"
+    return f"{clip.domain}, 2 s or more" if clip.seconds >= MIN_OTHER_S else None
+
+
+def measure(
+    names: list[str], clips: list[Clip], corpus: Path, student: Path | None, *, jobs: int
+) -> list[Outcome]:
+    """Run the named measures over the clips that they apply to, in `jobs` processes."""
+    asked = [
+        (name, clip)
+        for name in names
+        for clip in sorted(clips, key=lambda clip: -clip.seconds)
+        if group_of(clip) is not None and MEASURES[name].applies(clip)
+    ]
+    outcomes: list[Outcome] = []
+    progress = Progress("measure", len(asked), unit="questions")
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool, progress:
+        waiting = [pool.submit(_ask, name, clip, corpus, student) for name, clip in asked]
+        for future in as_completed(waiting):
+            outcomes += future.result()
+            progress.advance(1)
+    return sorted(outcomes, key=lambda outcome: (outcome.measure, outcome.file, outcome.expected_frames or 0))
+
+
+def judge(answered: Answered, expected_frames: float, within_frames: float) -> Result:
+    if answered.lead_frames is None:
+        return "refused"
+    return "right" if abs(answered.lead_frames - expected_frames) <= within_frames else "wrong"
+
+
+def truth(clip: Clip, path: Path, engine: Engine) -> list[Outcome]:
+    """The reported lead against the one that the clip's source shares."""
+    expected = clip.source_lead_frames
+    if expected is None:
+        return []
+    answered = _answer(path, engine)
+    return [_outcome("truth", clip, answered, expected, TRUTH_WITHIN_FRAMES)]
+
+
+def halves(clip: Clip, path: Path, engine: Engine) -> list[Outcome]:
+    """Two disjoint halves of one clip must agree."""
+    middle_s = clip.seconds / 2
+    first = _answer(path, engine, end_s=middle_s)
+    second = _answer(path, engine, start_s=middle_s)
+    if first.lead_frames is None:
+        return [_outcome("halves", clip, first, 0.0, HALVES_WITHIN_FRAMES)]
+    return [_outcome("halves", clip, second, first.lead_frames, HALVES_WITHIN_FRAMES)]
+
+
+def shifts(clip: Clip, path: Path, engine: Engine) -> list[Outcome]:
+    """Sound moved inside the file by k frames must move the reported lead by -k."""
+    base = _answer(path, engine)
+    outcomes = []
+    for frames in SHIFTS_FRAMES:
+        expected = (base.lead_frames or 0.0) - frames
+        if base.lead_frames is None:
+            answered = base
+        elif abs(expected) > RANGE_FRAMES:
+            answered = Answered(None, "beyond_range")  # the move itself leaves what is scanned
+        else:
+            with tempfile.TemporaryDirectory(prefix="avsync-") as folder:
+                answered = _shifted_answer(path, Path(folder), frames, engine)
+        outcomes.append(_outcome("shifts", clip, answered, expected, SHIFTS_WITHIN_FRAMES))
+    return outcomes
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is asked of a clip, and of which clips."""
+
+    ask: Callable[[Clip, Path, Engine], list[Outcome]]
+    applies: Callable[[Clip], bool]
+
+
+def _has_truth(clip: Clip) -> bool:
+    return clip.source_lead_frames is not None
+
+
+def _has_halves(clip: Clip) -> bool:
+    return clip.seconds >= 2 * MIN_HALF_S
+
+
+def _any(_clip: Clip) -> bool:
+    return True
+
+
+MEASURES = {
+    "truth": Measure(truth, _has_truth),
+    "halves": Measure(halves, _has_halves),
+    "shifts": Measure(shifts, _any),
+}
+
+
+def _ask(name: str, clip: Clip, corpus: Path, student: Path | None) -> list[Outcome]:
+    return MEASURES[name].ask(clip, corpus / clip.file, _engine(student))
+
+
+def _answer(path: Path, engine: Engine, *, start_s: float = 0.0, end_s: float | None = None) -> Answered:
+    try:
+        report = check_file(path, engine=engine, start_s=start_s, end_s=end_s)
+    except AvsyncError as error:
+        return Answered(None, str(error))
+    if report.reason is not None:
+        return Answered(None, report.reason)
+    return Answered(report.audio_lead_frames, None)
+
+
+def _shifted_answer(path: Path, folder: Path, frames: int, engine: Engine) -> Answered:
+    try:
+        return _answer(shift_audio(path, folder, frames=frames), engine)
+    except AvsyncError as error:
+        return Answered(None, str(error))
+
+
+def _outcome(name: str, clip: Clip, answered: Answered, expected: float, within: float) -> Outcome:
+    return Outcome(
+        name,
+        clip.file,
+        group_of(clip) or "short",
+        judge(answered, expected, within),
+        expected,
+        answered.lead_frames,
+        answered.reason,
+    )
+
+
+@remember
+def _engine(student: Path | None) -> Engine:
+    """One engine for each worker process."""
+    return load_engine(student, threads=1)
