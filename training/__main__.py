@@ -48,13 +48,16 @@ def match(
     config: Annotated[Path, typer.Argument(help="TOML file; see training/configs.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
     cache: Annotated[Path | None, typer.Option(help="Cache folder, in place of the config's.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint to start from, in place of the config's.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
 ) -> None:
     """Train the two encoders by matching every window with the sound of its own clip."""
     from training.config import read_config
     from training.match import train
 
-    if not train(read_config(config), output, cache=cache, resume=resume):
+    if not train(read_config(config), output, cache=cache, start=start, resume=resume):
         raise typer.Exit(EXIT_INTERRUPTED)
 
 

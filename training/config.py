@@ -89,7 +89,9 @@ class MatchConfig:
     """One matching run."""
 
     cache: str
-    steps: int
+    steps: int  # that the schedule is made for
+    end_at: int | None = None  # stop after this step, before the schedule ends
+    start: str | None = None  # checkpoint whose averaged weights to start from; None: from nothing
     seed: int = 0
     threads: int = 2
     log_every: int = 20

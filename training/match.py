@@ -43,9 +43,17 @@ class Trainer:
     optimiser: torch.optim.Optimizer
 
 
-def train(config: MatchConfig, run: Path, *, cache: Path | None = None, resume: bool = False) -> bool:
+def train(
+    config: MatchConfig,
+    run: Path,
+    *,
+    cache: Path | None = None,
+    start: Path | None = None,
+    resume: bool = False,
+) -> bool:
     """Train into a run folder; False where a signal ended it before the last step (see --resume)."""
     cache = cache or Path(config.cache)
+    last = min(config.end_at or config.steps, config.steps)
     torch.set_num_threads(config.threads)
     origin = provenance_of(cache)
     step = 0
@@ -54,26 +62,28 @@ def train(config: MatchConfig, run: Path, *, cache: Path | None = None, resume: 
         step = restore(trainer, load_checkpoint(run / CHECKPOINT), origin)
     elif (run / CHECKPOINT).exists():
         raise ConfigError(f"{run}: already holds a run; give --resume or another folder")
+    elif start is not None or config.start is not None:
+        start_from(trainer, load_checkpoint(start or Path(config.start or "")))
     val_clips = load_clips(cache, split="val") if config.validate_every else []
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps(as_table(config) | {"origin": origin}, indent=1) + "\n")
     log = Table(run / "log.csv", LOG_COLUMNS, keep_until=step)
     val_log = Table(run / "val.csv", VAL_COLUMNS, keep_until=step)
-    with Progress("match", config.steps, unit="steps", done=step) as progress, stop_requests() as stop:
-        while step < config.steps and not stop:
+    with Progress("match", last, unit="steps", done=step) as progress, stop_requests() as stop:
+        while step < last and not stop:
             row = train_step(trainer, step)
             step += 1
-            if step % config.log_every == 0 or step == config.steps:
+            if step % config.log_every == 0 or step == last:
                 log.add({"step": step, **row})
             progress.advance(1, text=f"loss {row['total']:.3f}, {row['seconds'] * 1000:.0f} ms a step")
-            if val_clips and (step % config.validate_every == 0 or step == config.steps):
+            if val_clips and (step % config.validate_every == 0 or step == last):
                 progress.note(validate(trainer.average, val_clips, step, val_log, config.validate_frames))
-            if step % config.checkpoint_every == 0 or step == config.steps:
+            if step % config.checkpoint_every == 0 or step == last:
                 save_checkpoint(run / CHECKPOINT, snapshot(trainer, step, origin))
         if stop:
             save_checkpoint(run / CHECKPOINT, snapshot(trainer, step, origin))
             progress.note(f"stopped after step {step}; --resume goes on from there")
-    return step >= config.steps
+    return step >= last
 
 
 def make_trainer(config: MatchConfig, clips: list[LoadedClip]) -> Trainer:
@@ -181,6 +191,14 @@ def snapshot(trainer: Trainer, step: int, origin: dict[str, str]) -> Checkpoint:
         trainer.optimiser.state_dict(),
         origin,
     )
+
+
+def start_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Begin a new run with the averaged weights of another."""
+    if checkpoint.config.model != trainer.config.model:
+        raise ConfigError("the checkpoint to start from has a model of other sizes")
+    trainer.net.load_state_dict(checkpoint.average)
+    trainer.average.load_state_dict(checkpoint.average)
 
 
 def restore(trainer: Trainer, checkpoint: Checkpoint, origin: dict[str, str]) -> int:
