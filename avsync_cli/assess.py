@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from avsync_cli.media import Sound
 from avsync_cli.model import Calibration
 from avsync_cli.report import Reason
-from avsync_cli.scan import average_curve, curve_features, find_peak
+from avsync_cli.scan import average_curve, count_windows, curve_features, find_peak
 from avsync_cli.spec import (
-    CANDIDATES,
     MIN_SPEECH_FRAMES,
     MIN_USABLE_FRAMES,
     SAMPLES_PER_FRAME,
@@ -24,7 +23,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one face says, or all faces together.
+    """What one face says, or all faces together; `windows` counts those with sound at `lead_frames`.
 
     `lead_frames` is None only where there is no peak at all; `reason` tells why it is not to be
     relied on, None where it is. `confidence` is the probability that it is within one frame.
@@ -40,8 +39,8 @@ class Answer:
 
 def answer_scores(scores: Floats, calibration: Calibration) -> Answer:
     """Judge the scores [V, 31] of one face, or of several together."""
-    windows = len(scores)
-    curve = average_curve(scores) if windows else np.full(CANDIDATES, np.nan, np.float32)
+    curve = average_curve(scores)
+    windows = count_windows(scores, curve)
     peak = find_peak(curve)
     if peak is None:
         return Answer(curve, windows, None, 0.0, None, "too_short")
@@ -57,9 +56,23 @@ def answer_scores(scores: Floats, calibration: Calibration) -> Answer:
     return Answer(curve, windows, peak.lead_frames, confidence, float(uncertainty_ms), reason)
 
 
-def choose_answer(answers: list[Answer]) -> Answer:
-    """The surest of several answers; one that can be relied on goes before any that cannot."""
-    return max(answers, key=lambda answer: (answer.reason is None, answer.confidence))
+def choose_answer(answers: list[Answer], together: Answer | None = None) -> int | None:
+    """Which of the faces' answers to report; None for the one of all of them together.
+
+    All together goes first where it can be relied on: with many shots, the surest single one may be
+    sure by chance. Otherwise the surest reliable face, if most of what the reliable ones saw agrees
+    with it to a frame.
+    """
+    if together is not None and together.reason is None:
+        return None
+    reliable = [answer for answer in answers if answer.reason is None]
+    best = max(
+        range(len(answers)), key=lambda place: (answers[place].reason is None, answers[place].confidence)
+    )
+    agreeing = sum(answer.windows for answer in reliable if _agree(answer, answers[best]))
+    if together is not None and 2 * agreeing <= sum(answer.windows for answer in reliable):
+        return None
+    return best
 
 
 def has_speech(sound: Sound, ticks: NDArray[np.int64]) -> bool:
@@ -67,14 +80,24 @@ def has_speech(sound: Sound, ticks: NDArray[np.int64]) -> bool:
 
     A cheap test that only turns away silence, hum and tones; it does not tell speech from music.
     """
-    starts = ticks * SAMPLES_PER_FRAME - sound.first_sample
-    starts = starts[(starts >= 0) & (starts + SAMPLES_PER_FRAME <= len(sound.samples))]
-    if len(starts) == 0:
+    phase = -sound.first_sample % SAMPLES_PER_FRAME  # the first sample that lies on a tick
+    first_tick = (sound.first_sample + phase) // SAMPLES_PER_FRAME
+    whole = (len(sound.samples) - phase) // SAMPLES_PER_FRAME
+    inside = ticks[(ticks >= first_tick) & (ticks < first_tick + whole)] - first_tick
+    if len(inside) == 0:
         return False
-    frames = np.lib.stride_tricks.sliding_window_view(sound.samples, SAMPLES_PER_FRAME)[starts]
-    level_db = 10 * np.log10(np.maximum(np.mean(np.square(frames, dtype=np.float64), axis=1), 1e-12))
+    frames = sound.samples[phase : phase + whole * SAMPLES_PER_FRAME].reshape(whole, SAMPLES_PER_FRAME)
+    power = np.einsum("ts,ts->t", frames, frames)[inside] / SAMPLES_PER_FRAME
+    level_db = 10 * np.log10(np.maximum(power, 1e-12))
     swing_db = float(np.percentile(level_db, 95) - np.percentile(level_db, 5))
     return int((level_db > SPEECH_FLOOR_DB).sum()) >= MIN_SPEECH_FRAMES and swing_db >= SPEECH_MIN_SWING_DB
+
+
+def _agree(one: Answer, other: Answer) -> bool:
+    """Whether two answers name the same offset to one frame."""
+    if one.lead_frames is None or other.lead_frames is None:
+        return False
+    return abs(one.lead_frames - other.lead_frames) <= 1.0
 
 
 def _confidence(curve: Floats, windows: int, calibration: Calibration) -> float:

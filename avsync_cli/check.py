@@ -1,5 +1,6 @@
 """The whole story: path -> media -> faces -> windows -> scores -> offset -> report."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ from avsync_cli.timing import lead_ms
 from avsync_cli.tracks import FaceTrack, track_faces
 
 Floats = NDArray[np.float32]
+_AUDIO_TICKS_AT_ONCE = 1000
+
 Progress = Callable[[float, float | None], None]  # seconds of video done, seconds in all if known
 
 
@@ -85,24 +88,31 @@ def check_file(
     that cannot be given is a report with status "undetermined" and a reason.
     """
     limits = parse_tolerance(tolerance)
+    if engine is not None and (model is not None or threads):
+        raise ConfigError("model and threads belong to the engine: give either an engine or these")
     engine = engine or load_engine(model, threads=threads)
     calibration = engine.student.calibration
     if calibration is None:
         raise ModelError(f"{engine.student.name}: not calibrated, so it cannot say how sure it is")
     watch = _Stopwatch()
+    sound = None if audio is None else read_sound_file(audio)
     with open_media(path, threads=engine.threads) as media:
-        if audio is None and not media.has_audio:
+        if sound is None and not media.has_audio:
             raise MediaError(f"{path}: no audio stream", "no_audio")
         pictures = _watched(media.pictures(start_s=start_s, end_s=end_s), watch, media.info, progress)
         faces = _encode_faces(track_faces(pictures, engine.faces), engine.student, watch)
-        sound = media.sound() if audio is None else read_sound_file(audio)
+        sound = sound or media.sound()
     if sound is None:
         raise MediaError(f"{path}: no sound could be decoded", "no_audio")
     scores = _score_faces(faces, sound, engine.student, watch)
     answers = [_answer(face, scored, sound, calibration) for face, scored in zip(faces, scores, strict=True)]
-    together = [answer_scores(np.concatenate(scores), calibration)] if len(faces) > 1 else []
-    chosen = choose_answer(answers + together) if answers else None
-    return _report(path, media.info, limits, faces, answers, chosen, engine.student, watch)
+    spoken = [scored for scored, answer in zip(scores, answers, strict=True) if answer.reason != "no_speech"]
+    together = answer_scores(np.concatenate(spoken), calibration) if len(spoken) > 1 else None
+    used = choose_answer(answers, together) if answers else None
+    chosen = together if used is None else answers[used]
+    report = _report(path, media.info, limits, chosen, engine.student)
+    tracks = tuple(_track_report(face, answer) for face, answer in zip(faces, answers, strict=True))
+    return replace(report, tracks=tracks, used_track=used, timings_s=watch.read())
 
 
 def parse_tolerance(value: str | Tolerance) -> Tolerance:
@@ -116,8 +126,8 @@ def parse_tolerance(value: str | Tolerance) -> Tolerance:
     except ValueError:
         names = ", ".join(TOLERANCES)
         raise ConfigError(f"tolerance {value!r}: neither one of {names} nor LATEST,EARLIEST in ms") from None
-    if not latest < 0 < earliest:
-        raise ConfigError(f"tolerance {value!r}: LATEST must be below 0 and EARLIEST above it")
+    if not -math.inf < latest < 0 < earliest < math.inf:
+        raise ConfigError(f"tolerance {value!r}: LATEST must be below 0 and EARLIEST above it, both finite")
     return Tolerance(latest, earliest)
 
 
@@ -154,7 +164,10 @@ def _score_faces(faces: list[_Face], sound: Sound, student: Student, watch: _Sto
     """Scores [V, 31] of every face's windows against the sound."""
     begin = perf_counter()
     mel = mel_track(sound)
-    audio = student.encode_audio(mel.windows())
+    ticks = np.arange(mel.first_tick, mel.first_tick + mel.ticks)
+    # Windows overlap fivefold: all of an hour's at once would be half a gigabyte.
+    parts = np.split(ticks, range(_AUDIO_TICKS_AT_ONCE, len(ticks), _AUDIO_TICKS_AT_ONCE))
+    audio = np.concatenate([student.encode_audio(mel.windows(part)) for part in parts])
     watch.encode += perf_counter() - begin
     begin = perf_counter()
     scored = [
@@ -185,36 +198,24 @@ def _answer(face: _Face, scores: Floats, sound: Sound, calibration: Calibration)
 
 
 def _report(
-    path: str | Path,
-    info: MediaInfo,
-    limits: Tolerance,
-    faces: list[_Face],
-    answers: list[Answer],
-    chosen: Answer | None,
-    student: Student,
-    watch: _Stopwatch,
+    path: str | Path, info: MediaInfo, limits: Tolerance, chosen: Answer | None, student: Student
 ) -> Report:
     """Put the chosen answer into the words and fields of the report."""
+    reason = "no_face" if chosen is None else chosen.reason
     base = Report(
         file=str(path),
         status="undetermined",
-        message="",
+        reason=reason,
+        message=f"cannot tell: {describe_reason(reason)}" if reason is not None else "",
         limits_ms=(limits.latest_ms, limits.earliest_ms),
         duration_s=info.duration_s,
         fps=info.fps,
-        tracks=tuple(_track_report(face, answer) for face, answer in zip(faces, answers, strict=True)),
+        confidence=0.0 if chosen is None else chosen.confidence,
+        curve=None if chosen is None else chosen.curve.tolist(),
         model=ModelId(student.name, student.sha256),
     )
-    reason = "no_face" if chosen is None else chosen.reason
-    if chosen is None or chosen.lead_frames is None or reason is not None:
-        return replace(
-            base,
-            reason=reason,
-            message=f"cannot tell: {describe_reason(reason or 'no_face')}",
-            confidence=0.0 if chosen is None else chosen.confidence,
-            curve=None if chosen is None else chosen.curve.tolist(),
-            timings_s=watch.read(),
-        )
+    if reason is not None or chosen is None or chosen.lead_frames is None:
+        return base
     audio_lead_ms = lead_ms(chosen.lead_frames)
     direction, words = describe_lead(audio_lead_ms, limits)
     return replace(
@@ -225,9 +226,6 @@ def _report(
         audio_lead_frames=chosen.lead_frames,
         uncertainty_ms=chosen.uncertainty_ms,
         direction=direction,
-        confidence=chosen.confidence,
-        curve=chosen.curve.tolist(),
-        timings_s=watch.read(),
     )
 
 

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Answers go to stdout, everything else to stderr."""
 
+import io
 import json
 import os
 import sys
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="avsync",
     help="Does the mouth move with the voice? By how many milliseconds not, how sure is that, how to fix it.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # plain help starts in half the time
     pretty_exceptions_enable=False,
@@ -88,9 +88,9 @@ def check(
         with _progress_bar(video, shown=not (quiet or as_json)) as progress:
             report = _check_or_report(video, audio, limits, engine, progress)
         if as_json:
-            typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+            typer.echo(json.dumps(report.to_json(), ensure_ascii=False, allow_nan=False))
         elif report.status != "error":
-            print_report(report, quiet=quiet, verbose=verbose)
+            print_report(report, audio=None if audio is None else str(audio), quiet=quiet, verbose=verbose)
         codes.append(report.exit_code)
     raise typer.Exit(gravest_exit_code(codes))
 
@@ -130,6 +130,9 @@ def _complain(text: str) -> None:
 
 def main() -> None:
     """Run the command line; every way to end has its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without "±" still gets its verdict
     try:
         code = app(prog_name="avsync", standalone_mode=False)
     except AvsyncError as error:

@@ -14,14 +14,19 @@ _STYLES: dict[Status, tuple[str, str]] = {
 }
 
 
-def print_report(report: Report, *, quiet: bool = False, verbose: bool = False) -> None:
-    """Print the verdict; unless quiet what it rests on and how to fix it; every face if verbose."""
+def print_report(
+    report: Report, *, audio: str | None = None, quiet: bool = False, verbose: bool = False
+) -> None:
+    """Print the verdict; unless quiet what it rests on and how to fix it; every face if verbose.
+
+    `audio` is the separate sound file that was checked, if any.
+    """
     console = Console(soft_wrap=True, highlight=False)
     style, verdict = _STYLES[report.status]
     console.print(f"{escape(report.file)}: [{style}]{verdict}[/]: {escape(report.message)}")
     if quiet:
         return
-    for name, text in _details(report):
+    for name, text in _details(report, audio):
         console.print(f"  [dim]{name:<11}[/]{escape(text)}")
     if verbose:
         for track in report.tracks:
@@ -35,7 +40,7 @@ def print_report(report: Report, *, quiet: bool = False, verbose: bool = False) 
             console.print(f"  [dim]{'model':<11}[/]{escape(report.model.name)} {report.model.sha256[:12]}")
 
 
-def _details(report: Report) -> list[tuple[str, str]]:
+def _details(report: Report, audio: str | None) -> list[tuple[str, str]]:
     latest, earliest = report.limits_ms
     details = []
     if report.audio_lead_ms is not None and report.uncertainty_ms is not None:
@@ -43,12 +48,21 @@ def _details(report: Report) -> list[tuple[str, str]]:
         details.append(("confidence", f"{sure}, ±{report.uncertainty_ms:.0f} ms"))
         details.append(("limits", f"audio may lag by {-latest:g} ms and lead by {earliest:g} ms"))
     if report.tracks:
-        surest = max(report.tracks, key=lambda track: track.confidence)
-        faces = "the only face" if len(report.tracks) == 1 else f"the surest of {len(report.tracks)} faces"
-        details.append(("looked at", f"{faces}, {surest.start_s:.1f} s to {surest.end_s:.1f} s"))
+        details.append(("looked at", _describe_used(report)))
     if report.status == "out_of_sync" and report.audio_lead_ms is not None:
-        details.append(("to fix", fix_command(report.file, report.audio_lead_ms)))
+        details.append(("to fix", fix_command(report.file, report.audio_lead_ms, audio=audio)))
     return details
+
+
+def _describe_used(report: Report) -> str:
+    """The face that the answer rests on, or that it rests on all of them."""
+    count = len(report.tracks)
+    used = list(report.tracks) if report.used_track is None else [report.tracks[report.used_track]]
+    first_s, last_s = min(track.start_s for track in used), max(track.end_s for track in used)
+    who = "the only face" if count == 1 else f"{len(used)} of {count} faces"
+    if len(used) == count > 1:
+        who = f"all {count} faces together"
+    return f"{who}, {first_s:.1f} s to {last_s:.1f} s"
 
 
 def _describe_track(track: TrackReport) -> str:

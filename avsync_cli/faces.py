@@ -13,10 +13,9 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from avsync_cli.errors import ModelError
+from avsync_cli.model import open_session
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -71,8 +70,12 @@ class FaceModels:
     """Both models, loaded once and run on pictures of any size."""
 
     def __init__(self, *, threads: int = 1, assets: Path = ASSETS) -> None:
-        self._detector = _load(assets / DETECTOR_FILE, threads=threads, side=DETECTOR_SIDE)
-        self._mesh = _load(assets / MESH_FILE, threads=threads, side=MESH_SIDE)
+        self._detector = open_session(
+            assets / DETECTOR_FILE, threads=threads, inputs={"image": [3, DETECTOR_SIDE, DETECTOR_SIDE]}
+        )
+        self._mesh = open_session(
+            assets / MESH_FILE, threads=threads, inputs={"image": [3, MESH_SIDE, MESH_SIDE]}
+        )
         self._anchors = _anchors()
 
     def detect(self, image: Pixels, *, min_score: float = 0.5, tiles: bool = False) -> list[Detection]:
@@ -142,26 +145,6 @@ def _roi(corners: Floats, right_eye: Floats, left_eye: Floats) -> Roi:
     size = ROI_SCALE * (corners[1] - corners[0]).max()
     angle = math.atan2(left_eye[1] - right_eye[1], left_eye[0] - right_eye[0])
     return Roi(float(center[0]), float(center[1]), float(size), angle)
-
-
-def _load(path: Path, *, threads: int, side: int) -> ort.InferenceSession:
-    """Open one model; it must take [N, 3, side, side]."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}") from error
-    except Exception as error:  # ONNX Runtime's exceptions share no other base
-        raise ModelError(f"{path}: not a model that ONNX Runtime can load") from error
-    shapes = [entry.shape[1:] for entry in session.get_inputs()]
-    if shapes != [[3, side, side]]:
-        raise ModelError(f"{path}: input of shape {shapes}, expected [3, {side}, {side}]")
-    return session
 
 
 def _crop(image: Pixels, roi: Roi, *, side: int, border: int) -> Floats:

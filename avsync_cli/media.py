@@ -6,6 +6,7 @@ sample is placed by its presentation time (a Fraction of a second), never by cou
 starts, edit lists, priming samples and variable rates are all invisible to a counter.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,24 +22,24 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from avsync_cli.errors import MediaError
+from avsync_cli.errors import ConfigError, MediaError
 from avsync_cli.spec import MAX_HOLD_S, MAX_PICTURE_SIDE, SAMPLE_RATE_HZ, VIDEO_FPS
-from avsync_cli.timing import sample_at, tick_time
+from avsync_cli.timing import first_tick_from, sample_at, tick_time
 
 # Timestamps of a container may be rounded to 1 ms and wander; only a larger step is a real gap.
-_AUDIO_GAP_S = Fraction(1, 50)
+_AUDIO_GAP_S = Fraction(1, 100)
+# A step back by more, or forward by more, is a new recording (joined files, a restarted clock): what
+# follows cannot be placed beside what went before.
+_BREAK_BACK_S = 1
+_BREAK_AHEAD_S = 600
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What the container declares; sizes as shown, after rotation and pixel aspect."""
+    """What the container declares; None where it does not."""
 
-    path: Path
     duration_s: float | None
     fps: float | None
-    width: int
-    height: int
-    audio_rate_hz: int | None
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,21 @@ class _Recorder:
     def __init__(self) -> None:
         self.stretches: list[tuple[Fraction, list[NDArray[np.float32]]]] = []
         self._resampler: av.AudioResampler | None = None
+        self._kind: tuple[str, str, int] | None = None
         self._next_s = Fraction(0)
 
+    def is_break(self, frame: av.AudioFrame) -> bool:
+        """Whether the frame's time has nothing to do with what went before."""
+        return bool(self.stretches) and frame.pts is not None and _is_break(_time_of(frame), self._next_s)
+
     def add(self, frame: av.AudioFrame) -> None:
-        time_s = self._next_s if frame.pts is None else frame.pts * _time_base(frame)
-        if self._resampler is None or abs(time_s - self._next_s) > _AUDIO_GAP_S:
+        time_s = self._next_s if frame.pts is None else _time_of(frame)
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or kind != self._kind or abs(time_s - self._next_s) > _AUDIO_GAP_S:
             self.flush()
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
             self.stretches.append((time_s, []))
-            self._next_s = time_s
+            self._next_s, self._kind = time_s, kind
         self._next_s += Fraction(frame.samples, frame.sample_rate)
         # The stretch has its own clock, so the resampler must not stretch sound to fit rounded stamps.
         frame.pts = None
@@ -119,11 +126,7 @@ class Media:
         if self._video is not None:
             self._video.thread_type = "AUTO"
             self._video.codec_context.thread_count = threads
-        self.info = _describe(path, container, self._video, self._audio)
-
-    @property
-    def has_video(self) -> bool:
-        return self._video is not None
+        self.info = _describe(container, self._video)
 
     @property
     def has_audio(self) -> bool:
@@ -138,8 +141,12 @@ class Media:
         """
         if self._video is None:
             raise MediaError(f"{self._path}: no video stream", "no_video")
-        first_tick = int(np.ceil(start_s * VIDEO_FPS))
-        stop_tick = None if end_s is None else int(np.ceil(end_s * VIDEO_FPS))
+        if not (0 <= start_s < math.inf) or (end_s is not None and not start_s < end_s):
+            raise ConfigError(
+                f"passage from {start_s} s to {end_s} s: must begin at 0 or later and before its end"
+            )
+        first_tick = first_tick_from(start_s)
+        stop_tick = None if end_s is None or end_s == math.inf else first_tick_from(end_s)
         shown = False
         for frame, ticks in self._schedule(self._decode(stop_tick)):
             wanted = [
@@ -174,12 +181,16 @@ class Media:
         streams = [stream for stream in (self._video, self._audio) if stream is not None]
         for frame in _frames(self._container, streams):
             if isinstance(frame, av.AudioFrame):
-                time_s = None if frame.pts is None else frame.pts * _time_base(frame)
+                if self._recorder.is_break(frame):
+                    return
+                time_s = None if frame.pts is None else _time_of(frame)
                 self._recorder.add(frame)
                 if stop_s is not None and time_s is not None and self._origin_s is not None:
                     passed["audio"] = passed["audio"] or time_s - self._origin_s >= stop_s
             elif not passed["video"]:
                 time_s = _presentation_s(frame, last_s, step_s)
+                if last_s is not None and _is_break(time_s, last_s):
+                    return
                 if last_s is not None and time_s <= last_s:
                     continue
                 if self._origin_s is None:
@@ -227,7 +238,7 @@ def open_media(path: str | Path, *, threads: int = 0) -> Iterator[Media]:
     with container:
         try:
             yield Media(path, container, threads=threads)
-        except av.FFmpegError as error:
+        except (av.FFmpegError, MemoryError) as error:
             raise MediaError(f"{path}: {_reason(error)}") from error
 
 
@@ -295,12 +306,16 @@ def _ticks_until(limit_s: Fraction, tick: int, shown_s: Fraction) -> tuple[list[
 def _presentation_s(frame: av.VideoFrame, last_s: Fraction | None, step_s: Fraction) -> Fraction:
     stamp = frame.pts if frame.pts is not None else frame.dts
     if stamp is not None:
-        return stamp * _time_base(frame)
+        return stamp * Fraction(frame.time_base or 0)
     return Fraction(0) if last_s is None else last_s + step_s
 
 
-def _time_base(frame: av.VideoFrame | av.AudioFrame) -> Fraction:
-    return Fraction(frame.time_base or 0)
+def _time_of(frame: av.AudioFrame) -> Fraction:
+    return (frame.pts or 0) * Fraction(frame.time_base or 0)
+
+
+def _is_break(time_s: Fraction, expected_s: Fraction) -> bool:
+    return not -_BREAK_BACK_S <= time_s - expected_s <= _BREAK_AHEAD_S
 
 
 def _main_audio(container: InputContainer) -> AudioStream | None:
@@ -328,20 +343,10 @@ def _upright_rgb(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[NDArray
     return np.ascontiguousarray(np.rot90(rgb, quarter_turns)), scale
 
 
-def _describe(
-    path: Path, container: InputContainer, video: VideoStream | None, audio: AudioStream | None
-) -> MediaInfo:
-    duration = None if container.duration is None else container.duration / av.time_base
+def _describe(container: InputContainer, video: VideoStream | None) -> MediaInfo:
+    duration_s = None if container.duration is None else container.duration / av.time_base
     rate = None if video is None else video.average_rate
-    width, height = (0, 0) if video is None else (video.codec_context.width, video.codec_context.height)
-    return MediaInfo(
-        path=path,
-        duration_s=duration,
-        fps=None if rate is None else float(rate),
-        width=width,
-        height=height,
-        audio_rate_hz=None if audio is None else audio.codec_context.sample_rate,
-    )
+    return MediaInfo(duration_s, None if rate is None else float(rate))
 
 
 def _reason(error: Exception) -> str:

@@ -18,10 +18,19 @@ from numpy.typing import NDArray
 
 from avsync_cli import spec
 from avsync_cli.errors import ModelError
+from avsync_cli.scan import CURVE_FEATURES
 
 DEFAULT_STUDENT = Path(__file__).parent / "assets" / "student"
 CONTRACT_FILE = "model.json"
-GRAPHS = ("video", "audio", "pair")
+# The graphs and their inputs, without the batch; D, the width of the embeddings, is the student's own.
+GRAPHS: dict[str, dict[str, list[int] | None]] = {
+    "video": {
+        "frames": [spec.WINDOW_FRAMES, spec.CROP_HEIGHT, spec.CROP_WIDTH],
+        "lips": [spec.WINDOW_FRAMES, spec.LIP_NUMBERS],
+    },
+    "audio": {"mels": [spec.MEL_BINS, spec.WINDOW_MEL_STEPS]},
+    "pair": {"video": None, "audio": None},
+}
 
 _BATCH_WINDOWS = 32  # windows encoded at a time: larger batches are no faster on small CPUs
 _BATCH_PAIRS = 4096
@@ -127,18 +136,26 @@ def load_student(folder: str | Path | None = None, *, threads: int = 1) -> Stude
     declared, sha256 = _read_contract(folder)
     _refuse_mismatch(folder, declared)
     sessions = {}
-    for graph in GRAPHS:
+    for graph, inputs in GRAPHS.items():
         entry = declared["graphs"].get(graph)
-        if not isinstance(entry, dict) or not {"file", "sha256"} <= entry.keys():
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in ("file", "sha256")):
             raise ModelError(f"{folder / CONTRACT_FILE}: does not describe the {graph} graph")
-        sessions[graph] = open_session(folder / entry["file"], threads=threads, sha256=entry["sha256"])
+        sessions[graph] = open_session(
+            folder / entry["file"], threads=threads, inputs=inputs, sha256=entry["sha256"]
+        )
     return Student(
         str(declared.get("name", folder.name)), sha256, _read_calibration(folder, declared), sessions
     )
 
 
-def open_session(path: Path, *, threads: int, sha256: str | None = None) -> ort.InferenceSession:
-    """Open an ONNX graph for a CPU that others use too: given threads, none of them spinning."""
+def open_session(
+    path: Path, *, threads: int, inputs: Mapping[str, list[int] | None], sha256: str | None = None
+) -> ort.InferenceSession:
+    """Open an ONNX graph for a CPU that others use too: given threads, none of them spinning.
+
+    `inputs` are the names that it must have, with their shapes after the batch (None: any). Raises
+    ModelError.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -152,9 +169,14 @@ def open_session(path: Path, *, threads: int, sha256: str | None = None) -> ort.
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no public base class
         raise ModelError(f"{path}: not a model that ONNX Runtime can load") from error
+    found = {entry.name: entry.shape[1:] for entry in session.get_inputs()}
+    wrong = [name for name, shape in inputs.items() if shape not in (None, found.get(name))]
+    if found.keys() != inputs.keys() or wrong:
+        raise ModelError(f"{path}: has the inputs {found}, expected {dict(inputs)}")
+    return session
 
 
 def _read_contract(folder: Path) -> tuple[dict[str, Any], str]:
@@ -185,10 +207,11 @@ def _read_calibration(folder: Path, declared: dict[str, Any]) -> Calibration | N
     if values is None:
         return None
     try:
-        return Calibration(
-            weights=tuple(float(weight) for weight in values["weights"]),
-            min_confidence=float(values["min_confidence"]),
-            spread_ms=(float(values["spread_ms"][0]), float(values["spread_ms"][1])),
-        )
+        weights = tuple(float(weight) for weight in values["weights"])
+        floor_ms, slope_ms = (float(value) for value in values["spread_ms"])
+        least = float(values["min_confidence"])
+        if len(weights) != CURVE_FEATURES or not np.isfinite([*weights, floor_ms, slope_ms, least]).all():
+            raise ValueError("not the numbers that the confidence is made from")
+        return Calibration(weights, least, (floor_ms, slope_ms))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / CONTRACT_FILE}: its calibration cannot be read") from error

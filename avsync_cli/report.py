@@ -74,7 +74,11 @@ class ModelId:
 
 @dataclass(frozen=True)
 class Report:
-    """The answer for one file. `audio_lead_ms` > 0 means the audio is early (ITU-R BT.1359-1)."""
+    """The answer for one file. `audio_lead_ms` > 0 means the audio is early (ITU-R BT.1359-1).
+
+    `used_track` is the place in `tracks` of the face that was answered from, None where the answer
+    rests on all of them together; it is not part of the JSON.
+    """
 
     file: str
     status: Status
@@ -92,6 +96,7 @@ class Report:
     curve: list[float | None] | None = None
     timings_s: Timings = Timings()
     model: ModelId | None = None
+    used_track: int | None = None
 
     @property
     def exit_code(self) -> int:
@@ -100,6 +105,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Schema 1 as plain JSON values, in the order of the documentation."""
         values = asdict(self)
+        values.pop("used_track")
         message, limits = values.pop("message"), list(values.pop("limits_ms"))
         values["tracks"] = list(values["tracks"])
         head = {name: values.pop(name) for name in ("file", "status", "reason")}
@@ -134,7 +140,7 @@ def gravest_exit_code(codes: Iterable[int]) -> int:
 def describe_lead(audio_lead_ms: float, tolerance: Tolerance) -> tuple[Direction, str]:
     """Direction and words for a lead: "audio leads video by 80 ms (2.0 frames)"."""
     size = f"{abs(audio_lead_ms):.0f} ms ({abs(audio_lead_ms) / FRAME_MS:.1f} frames)"
-    if audio_lead_ms == 0:
+    if abs(audio_lead_ms) < 0.5:
         return "in_sync", "audio and video are level"
     leads = audio_lead_ms > 0
     words = f"audio {'leads' if leads else 'lags'} video by {size}"
@@ -157,13 +163,19 @@ def describe_reason(reason: Reason) -> str:
     }[reason]
 
 
-def fix_command(file: str, audio_lead_ms: float) -> str:
-    """An ffmpeg command that puts the file right without re-encoding: early audio is delayed."""
+def fix_command(file: str, audio_lead_ms: float, *, audio: str | None = None) -> str:
+    """An ffmpeg command that puts the file right without re-encoding: early audio is delayed.
+
+    `audio` is the separate sound file that was checked, if any.
+    """
     stem, dot, suffix = file.rpartition(".")
-    fixed = f"{stem}.synced{dot}{suffix}" if dot and "/" not in suffix else f"{file}.synced"
-    source, target = shlex.quote(file), shlex.quote(fixed)
+    fixed = f"{stem}.synced{dot}{suffix}" if dot and "/" not in suffix else f"{file}.synced.mkv"
+    # A name that begins with a dash would be taken for an option.
+    source, sound, target = (
+        shlex.quote(f"./{name}" if name.startswith("-") else name) for name in (file, audio or file, fixed)
+    )
     delay_s = audio_lead_ms / 1000
-    return f"ffmpeg -i {source} -itsoffset {delay_s:.3f} -i {source} -map 0:v -map 1:a -c copy {target}"
+    return f"ffmpeg -i {source} -itsoffset {delay_s:.3f} -i {sound} -map 0:v -map 1:a -c copy {target}"
 
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value

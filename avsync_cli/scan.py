@@ -16,6 +16,7 @@ Floats = NDArray[np.float32]
 Scorer = Callable[[Floats, Floats], Floats]  # video [P, D], audio [P, D] -> scores [P]
 
 LEADS_FRAMES = np.arange(-RANGE_FRAMES, RANGE_FRAMES + 1)  # [31]
+CURVE_FEATURES = 4  # numbers that `curve_features` gives
 _PEAK_HALF_WIDTH = 2  # frames on each side that belong to the peak, not to its rivals
 
 
@@ -60,6 +61,13 @@ def average_curve(scores: Floats) -> Floats:
     windows = max(1, int((candidates > 0).sum()))
     curve: Floats = np.where(present.any(axis=0), relative.sum(axis=0) / windows, np.nan).astype(np.float32)
     return curve
+
+
+def count_windows(scores: Floats, curve: Floats) -> int:
+    """How many of the windows [V, 31] have sound at the best offset of their curve [31]."""
+    if not np.isfinite(curve).any():
+        return 0
+    return int(np.isfinite(scores[:, int(np.nanargmax(curve))]).sum())
 
 
 def find_peak(curve: Floats) -> Peak | None:

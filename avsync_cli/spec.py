@@ -13,7 +13,6 @@ VIDEO_FPS = 25  # frames per second of the grid that every video is resampled to
 SAMPLE_RATE_HZ = 16_000
 FRAME_MS = 1000 // VIDEO_FPS  # 40 ms
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // VIDEO_FPS  # 640
-FRAME_DURATION_S = Fraction(1, VIDEO_FPS)
 if FRAME_MS * VIDEO_FPS != 1000 or SAMPLES_PER_FRAME * VIDEO_FPS != SAMPLE_RATE_HZ:
     raise ValueError("a video frame must last a whole number of milliseconds and of samples")
 

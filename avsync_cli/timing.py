@@ -4,6 +4,7 @@ Times are Fractions of a second on the file's own clock; the grid's origin is th
 of the first picture that is shown, so a 25-fps file meets every tick exactly.
 """
 
+import math
 from fractions import Fraction
 
 from avsync_cli.spec import FRAME_MS, MEL_STEPS_PER_SECOND, SAMPLE_RATE_HZ, VIDEO_FPS
@@ -17,6 +18,11 @@ def round_half_up(value: Fraction) -> int:
 def tick_time(tick: int) -> Fraction:
     """Seconds from the grid's origin to a tick of the 25-fps grid."""
     return Fraction(tick, VIDEO_FPS)
+
+
+def first_tick_from(time_s: float) -> int:
+    """The first tick at or after a time given in decimals, such as 0.28: 0.28 s is tick 7."""
+    return math.ceil(Fraction(str(time_s)) * VIDEO_FPS)
 
 
 def sample_at(time_s: Fraction) -> int:

@@ -64,6 +64,7 @@ class _Running:
     face: int
     first_tick: int
     roi: Roi
+    last_box: Box | None = None  # None until the mesh has found the face
     points: list[NDArray[np.float32]] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
     greys: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -75,7 +76,8 @@ class _Running:
 
     def add(self, landmarks: NDArray[np.float32], grey: NDArray[np.uint8], scale: float) -> None:
         self.points.append(landmarks[KEPT_INDICES])
-        self.boxes.append(_box_of(landmarks) / scale)
+        self.last_box = _box_of(landmarks) / scale
+        self.boxes.append(self.last_box)
         self.greys.append(grey)
         self.roi = roi_from_landmarks(landmarks)
         if len(self.greys) > _LOOKAHEAD:
@@ -163,8 +165,8 @@ def _follow(
     followed: list[_Running] = []
     for track, points, is_face in zip(tracks, landmarks, presence >= MIN_PRESENCE, strict=True):
         box = _box_of(points) / picture.scale
-        jumped = bool(track.boxes) and _overlap(box, track.boxes[-1]) < _SAME_FACE_IOU
-        taken = any(_overlap(box, other.boxes[-1]) > _SAME_FACE_IOU for other in followed)
+        jumped = track.last_box is not None and not _same_place(box, track)
+        taken = any(_same_place(box, other) for other in followed)
         if is_face and not jumped and not taken:
             track.add(points, grey, picture.scale)
             followed.append(track)
@@ -179,21 +181,22 @@ def _begin(
     names: Iterator[int],
 ) -> list[_Running]:
     """Tracks, still empty, for detected faces that no running track follows; the largest first."""
-    known = [track.boxes[-1] for track in running]
+    known = [track.last_box for track in running if track.last_box is not None]
     detections = models.detect(picture.rgb, tiles=not running)
-    begun = []
+    begun: list[_Running] = []
     for detection in sorted(detections, key=_area, reverse=True):
         box = detection.box / picture.scale
         if all(_overlap(box, other) <= _SAME_FACE_IOU for other in known):
             known.append(box)
-            before = [track for track in recent if _overlap(box, track.boxes[-1]) > _SAME_FACE_IOU]
+            taken = {track.face for track in running + begun}
+            before = [track for track in recent if _same_place(box, track) and track.face not in taken]
             face = before[-1].face if before else next(names)
             begun.append(_Running(face, picture.tick, roi_from_detection(detection)))
     return begun[: max(0, _MAX_FACES - len(running))]
 
 
 def _continue(track: _Running) -> _Running:
-    return _Running(track.face, track.last_tick + 1, track.roi)
+    return _Running(track.face, track.last_tick + 1, track.roi, track.last_box)
 
 
 def _finish(tracks: list[_Running]) -> Iterator[FaceTrack]:
@@ -211,6 +214,10 @@ def _area(detection: Detection) -> float:
 def _box_of(landmarks: NDArray[np.float32]) -> Box:
     """Box around mesh points [468, 3]: x0, y0, x1, y1."""
     return np.concatenate([landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)])
+
+
+def _same_place(box: Box, track: _Running) -> bool:
+    return track.last_box is not None and _overlap(box, track.last_box) > _SAME_FACE_IOU
 
 
 def _overlap(a: Box, b: Box) -> float:

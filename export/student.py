@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 import warnings
@@ -63,6 +64,8 @@ def export_student(
     checkpoint: Path, folder: Path, *, calibration: Path | None = None, name: str | None = None
 ) -> Path:
     """Write a student's folder whole or not at all; an older one in its place is replaced."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / CONTRACT_FILE).exists():
+        raise ConfigError(f"{folder}: holds something else than a student; choose another folder")
     loaded = load_checkpoint(checkpoint)
     fitted = read_calibration(calibration) if calibration is not None else None
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -129,8 +132,9 @@ def read_calibration(path: Path) -> dict[str, Any]:
 def _write(graph: nn.Module, inputs: dict[str, Tensor], path: Path, output: str) -> dict[str, str]:
     """Export one graph whose batch is free; returns its entry for `model.json`."""
     batch = torch.export.Dim("batch")
+    # It warns of its own internals and of packages that we do not use; a test compares the numbers.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # The exporter warns of its own internals; what it wrote is compared with torch in a test.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph.eval(),

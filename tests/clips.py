@@ -69,7 +69,7 @@ def write_clip(
     with av.open(str(path), "w") as container:
         first = paint(0)
         video = container.add_stream(video_codec, rate=fps)
-        video.width, video.height = first.shape[1] // 2 * 2, first.shape[0] // 2 * 2
+        video.width, video.height = first.shape[1], first.shape[0]
         video.pix_fmt = pixel_format
         # Fine enough for every rate in the tests, and for the moments of a variable one.
         video.codec_context.time_base = Fraction(1, 90_000)
@@ -79,7 +79,7 @@ def write_clip(
         if sound is not None:
             audio = container.add_stream(audio_codec, rate=rate, layout=layout)
         for number, stamp_s in enumerate(stamps):
-            frame = av.VideoFrame.from_ndarray(paint(number)[: video.height, : video.width], format="rgb24")
+            frame = av.VideoFrame.from_ndarray(paint(number), format="rgb24")
             frame.time_base = Fraction(1, 90_000)
             frame.pts = round(stamp_s * 90_000)
             container.mux(video.encode(frame))

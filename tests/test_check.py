@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from clips import barcode, write_clip
 from students import write_student
-from talking import RATE, syllables, voice, write_talking_head
+from talking import RATE, TalkingHead, syllables, voice, write_talking_head
 
 from avsync_cli import ConfigError, MediaError, ModelError, check_file
 from avsync_cli.check import Engine, parse_tolerance
@@ -89,8 +89,6 @@ def test_silence_still_pictures_and_short_clips_are_refused(tmp_path, engine):
 def test_a_cut_ends_a_track(tmp_path, engine):
     """Two shots of the same head with bars between them: two faces, none of them across the cut."""
     loudness = syllables(6.0)
-    from talking import TalkingHead
-
     head = TalkingHead(loudness, fps=Fraction(25), side=256)
     bars = barcode(0x5A5, width=256, height=256)
 
@@ -107,7 +105,6 @@ def test_a_cut_ends_a_track(tmp_path, engine):
 def test_the_crop_is_upright_and_holds_the_mouth(tmp_path, engine):
     """A turned and enlarged picture gives the same crop: scale and rotation are taken out."""
     import cv2
-    from talking import TalkingHead
 
     head = TalkingHead(np.ones(100, np.float32) * 0.5, fps=Fraction(25), side=256)
     turn = cv2.getRotationMatrix2D((128, 128), 20, 0.9)
@@ -122,13 +119,63 @@ def test_the_crop_is_upright_and_holds_the_mouth(tmp_path, engine):
 
 
 def test_media_errors_have_their_reason(tmp_path, engine):
-    mute = write_talking_head(tmp_path / "head.mp4", seconds=0.4)
     mute = write_clip(tmp_path / "mute.mp4", seconds=0.4)
     with pytest.raises(MediaError, match="no audio stream") as caught:
         check_file(mute, engine=engine)
     assert caught.value.reason == "no_audio"
     with pytest.raises(MediaError, match="missing"):
         check_file(tmp_path / "missing.mp4", engine=engine)
+
+
+def test_an_engine_comes_with_its_own_model_and_threads(engine, heads, handmade):
+    with pytest.raises(ConfigError, match="engine"):
+        check_file(heads[0], engine=engine, model=handmade)
+
+
+def test_two_faces_and_silence_are_no_speech(tmp_path, engine):
+    """What all faces say together must not get around what each of them is refused for."""
+    head = TalkingHead(syllables(4.0), fps=Fraction(25), side=256)
+
+    def two_shots(number: int) -> np.ndarray:
+        return (
+            head(number)
+            if number < 50
+            else 255 - barcode(0, width=256, height=256)
+            if number < 52
+            else head(number)
+        )
+
+    path = write_clip(
+        tmp_path / "two.mp4", seconds=4, paint=two_shots, sound=np.zeros(4 * RATE, np.float32), rate=RATE
+    )
+    report = check_file(path, engine=engine)
+    assert len(report.tracks) == 2
+    assert (report.status, report.reason) == ("undetermined", "no_speech")
+
+
+def test_ten_seconds_of_face_with_half_a_second_of_sound_are_too_short(tmp_path, engine):
+    sound = tmp_path / "short.wav"
+    soundfile.write(sound, voice(syllables(0.6)), RATE)
+    head = write_talking_head(tmp_path / "head.mp4", seconds=4)
+    assert check_file(head, audio=sound, engine=engine).reason in ("too_short", "no_speech")
+
+
+def test_long_tracks_go_on_in_pieces(tmp_path, engine, heads, monkeypatch):
+    """Pieces share the face and follow each other; a face lost just after one is no crash."""
+    monkeypatch.setattr("avsync_cli.tracks.MAX_TRACK_FRAMES", 20)
+    with open_media(heads[0]) as media:
+        pieces = list(track_faces(media.pictures(), engine.faces))
+    assert [(p.face, p.first_tick, len(p.crops)) for p in pieces] == [(0, 20 * k, 20) for k in range(5)]
+    head = TalkingHead(syllables(4.0), fps=Fraction(25), side=256)
+    bars = barcode(0x5A5, width=256, height=256)
+    dark = (head(0) * 0.12).astype(np.uint8)  # so little changes that it is no cut
+
+    def vanishing(number: int) -> np.ndarray:
+        return dark if number < 20 else (bars * 0.12).astype(np.uint8) if number < 22 else dark
+
+    path = write_clip(tmp_path / "gone.mp4", seconds=2, paint=vanishing)
+    with open_media(path) as media:
+        list(track_faces(media.pictures(), engine.faces))
 
 
 def test_an_uncalibrated_student_is_refused(tmp_path, heads):

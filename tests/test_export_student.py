@@ -72,12 +72,20 @@ def test_model_json_says_where_it_comes_from(student_folder):
 
 
 def test_an_older_student_is_replaced(checkpoint, tmp_path):
-    (tmp_path / "s").mkdir()
+    export_student(checkpoint, tmp_path / "s", name="one")
     (tmp_path / "s" / "old").touch()
     export_student(checkpoint, tmp_path / "s", name="other")
     assert load_student(tmp_path / "s").name == "other"
     assert load_student(tmp_path / "s").calibration is None
     assert not (tmp_path / "s" / "old").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(checkpoint, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "precious.pt").touch()
+    with pytest.raises(ConfigError, match="something else"):
+        export_student(checkpoint, tmp_path / "runs")
+    assert (tmp_path / "runs" / "precious.pt").exists()
 
 
 def test_folding_leaves_no_norm_and_the_same_numbers(checkpoint):

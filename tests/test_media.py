@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from clips import barcode, click_track, find_clicks, read_barcode, write_clip
 
-from avsync_cli.errors import MediaError
-from avsync_cli.media import open_media, read_sound_file
+from avsync_cli.errors import ConfigError, MediaError
+from avsync_cli.media import _Recorder, open_media, read_sound_file
 
 CLICKS_S = (0.3, 0.7, 1.4)
 RATES = [
@@ -160,9 +160,15 @@ def test_odd_sizes_and_unicode_paths(tmp_path):
     folder = tmp_path / "видео и звук 🎬"
     folder.mkdir()
     path = write_clip(
-        folder / "naïve clip.mp4", paint=lambda k: barcode(k, width=194, height=130), seconds=0.4
+        folder / "naïve clip.mkv",
+        paint=lambda k: barcode(k, width=193, height=131),
+        seconds=0.4,
+        video_codec="ffv1",
+        pixel_format="yuv444p",
     )
-    assert [read_barcode(picture.rgb) for picture in decode(path)[0]] == list(range(10))
+    pictures = decode(path)[0]
+    assert pictures[0].rgb.shape == (131, 193, 3)
+    assert [read_barcode(picture.rgb) for picture in pictures] == list(range(10))
 
 
 def test_a_passage_is_the_same_pictures_and_clock(tmp_path):
@@ -173,6 +179,46 @@ def test_a_passage_is_the_same_pictures_and_clock(tmp_path):
     assert [picture.tick for picture in pictures] == list(range(25, 50))
     assert [read_barcode(picture.rgb) for picture in pictures] == list(range(25, 50))
     np.testing.assert_allclose(clicks_of(heard)[:2], (0.3, 1.4), atol=0.001)
+
+
+@pytest.mark.parametrize(("start_s", "first"), [(0.28, 7), (0.04, 1), (0.041, 2), (0.0, 0)])
+def test_a_passage_begins_at_its_decimal_time(tmp_path, start_s, first):
+    path = write_clip(tmp_path / "c.mp4", seconds=0.6)
+    assert decode(path, start_s=start_s)[0][0].tick == first
+
+
+@pytest.mark.parametrize("passage", [(float("nan"), None), (-1.0, None), (2.0, 2.0), (2.0, 1.0)])
+def test_a_passage_that_is_none_is_refused(tmp_path, passage):
+    path = write_clip(tmp_path / "c.mp4", seconds=0.4)
+    with pytest.raises(ConfigError, match="passage"):
+        decode(path, start_s=passage[0], end_s=passage[1])
+
+
+def test_two_joined_recordings_end_with_the_first(tmp_path):
+    """Their clocks have nothing in common: neither sound nor pictures of the second are mixed in."""
+    parts = []
+    for name, clicks in (("a", (0.3, 0.7)), ("b", (1.2,))):
+        sound = click_track(clicks, seconds=2, rate=48_000)
+        parts.append(write_clip(tmp_path / f"{name}.ts", sound=sound).read_bytes())
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(parts))
+    pictures, heard = decode(joined)
+    assert len(pictures) <= 52
+    assert [read_barcode(picture.rgb) for picture in pictures[:45]] == list(range(45))
+    np.testing.assert_allclose(clicks_of(heard)[:2] - clicks_of(heard)[0], [0, 0.4], atol=0.001)
+    assert len(clicks_of(heard)) == 2
+
+
+def test_sound_that_changes_its_layout_goes_on():
+    """Broadcasts switch between stereo and 5.1 in the middle of a stream."""
+    recorder = _Recorder()
+    for first, layout in ((0, "stereo"), (1, "5.1"), (2, "mono")):
+        channels = len(av.AudioLayout(layout).channels)
+        samples = np.tile(click_track([0.5], seconds=1, rate=48_000), (channels, 1))
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, first * 48_000, Fraction(1, 48_000)
+        recorder.add(frame)
+    np.testing.assert_allclose(clicks_of(recorder.sound(Fraction(0))), [0.5, 1.5, 2.5], atol=0.001)
 
 
 def test_a_single_picture(tmp_path):
@@ -190,7 +236,7 @@ def test_a_truncated_file_gives_what_it_has(tmp_path):
     assert [read_barcode(picture.rgb) for picture in pictures[:10]] == list(range(10))
 
 
-def test_no_video_and_cover_art_have_a_reason(tmp_path):
+def test_no_video_has_a_reason(tmp_path):
     path = tmp_path / "sound.wav"
     soundfile.write(path, np.zeros(16_000, np.float32), 16_000)
     with pytest.raises(MediaError, match="no video") as caught, open_media(path) as media:

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from students import write_student
+from students import CALIBRATION, write_student
 
 from avsync_cli.errors import ModelError
 from avsync_cli.model import Student, contract, load_student
@@ -77,12 +77,33 @@ def test_a_graph_that_changed_is_refused(tmp_path):
     graph.write_bytes(graph.read_bytes() + b"\0")
     with pytest.raises(ModelError, match=r"audio\.onnx.*damaged"):
         load_student(folder)
+    write_student(folder, graphs={name: {"file": 3, "sha256": ""} for name in ("video", "audio", "pair")})
+    with pytest.raises(ModelError, match="video graph"):
+        load_student(folder)
+    write_student(folder)
+    (folder / "video.onnx").write_bytes((folder / "audio.onnx").read_bytes())
+    declared = json.loads((folder / "model.json").read_text())
+    declared["graphs"]["video"]["sha256"] = declared["graphs"]["audio"]["sha256"]
+    (folder / "model.json").write_text(json.dumps(declared))
+    with pytest.raises(ModelError, match=r"video\.onnx.*inputs"):
+        load_student(folder)
+    write_student(folder)
     graph.unlink()
     with pytest.raises(ModelError, match=r"audio\.onnx"):
         load_student(folder)
 
 
-@pytest.mark.parametrize("calibration", [{}, {"weights": "x"}, 3, {"weights": [1], "min_confidence": 0.5}])
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        {},
+        {"weights": "x"},
+        3,
+        {"weights": [1], "min_confidence": 0.5},
+        CALIBRATION | {"weights": [1.0]},
+        CALIBRATION | {"spread_ms": [1.0, None]},
+    ],
+)
 def test_a_calibration_that_cannot_be_read_is_refused(tmp_path, calibration):
     folder = write_student(tmp_path / "student", calibration=calibration)
     with pytest.raises(ModelError, match="calibration"):

@@ -21,6 +21,7 @@ ITU = TOLERANCES["itu-detect"]
         (40.0, "in_sync", "audio leads video by 40 ms (1.0 frames)"),
         (-120.0, "in_sync", "audio lags video by 120 ms (3.0 frames)"),
         (0.0, "in_sync", "audio and video are level"),
+        (-0.3, "in_sync", "audio and video are level"),
     ],
 )
 def test_words_and_direction(lead_ms, direction, words):
@@ -32,7 +33,13 @@ def test_early_audio_is_delayed_by_the_fix():
     assert words[words.index("-itsoffset") + 1] == "0.080"
     assert words[words.index("-itsoffset") + 2 :][:2] == ["-i", "my video's.mp4"]
     assert words[-1] == "my video's.synced.mp4"
-    assert shlex.split(fix_command("clip", -120.0))[-1] == "clip.synced"
+    assert shlex.split(fix_command("clip", -120.0))[-1] == "clip.synced.mkv"
+    assert shlex.split(fix_command("-clip.mp4", 80.0))[2] == "./-clip.mp4"
+
+
+def test_a_separate_sound_is_what_the_fix_moves():
+    words = shlex.split(fix_command("a.mp4", 80.0, audio="b.wav"))
+    assert words[words.index("-itsoffset") + 2 :][:2] == ["-i", "b.wav"]
     assert "-0.120" in fix_command("clip.mp4", -120.0)
 
 

@@ -151,7 +151,30 @@ def test_a_reliable_answer_goes_before_a_surer_refusal():
     reliable = answer_scores(scores_with_peak(height=0.5, column=15, windows=60), CALIBRATION)
     refused = answer_scores(scores_with_peak(height=2.0, column=30, windows=60), CALIBRATION)
     assert refused.confidence > reliable.confidence
-    assert choose_answer([refused, reliable]) is reliable
+    assert choose_answer([refused, reliable]) == 1
+
+
+def test_all_faces_together_go_before_the_surest_one():
+    faces = [answer_scores(scores_with_peak(height=h, column=15, windows=60), CALIBRATION) for h in (1, 2)]
+    weak = answer_scores(scores_with_peak(height=0.01, column=15, windows=120), CALIBRATION)
+    assert choose_answer(faces, faces[0]) is None
+    assert choose_answer(faces, weak) == 1
+
+
+def test_one_sure_shot_does_not_outvote_the_others():
+    """Many shots with another sound: whatever the surest says, the others say something else."""
+    columns = (3, 8, 12, 19, 24)
+    faces = [answer_scores(scores_with_peak(height=1, column=c, windows=40), CALIBRATION) for c in columns]
+    together = answer_scores(scores_with_peak(height=0.01, column=3, windows=200), CALIBRATION)
+    assert together.reason == "low_confidence"
+    assert choose_answer(faces, together) is None
+
+
+def test_only_windows_that_have_sound_count():
+    scores = scores_with_peak(height=1.0, column=15, windows=250)
+    scores[8:] = np.nan
+    answer = answer_scores(scores, CALIBRATION)
+    assert (answer.windows, answer.reason) == (8, "too_short")
 
 
 def test_silence_hum_and_no_sound_are_no_speech():

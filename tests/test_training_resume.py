@@ -15,7 +15,15 @@ from synthetic_cache import make_cache
 from avsync_cli.errors import ConfigError, ModelError
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.clips import load_clips
-from training.config import DataConfig, MatchConfig, ModelConfig, OptimiserConfig, as_table, from_table
+from training.config import (
+    DataConfig,
+    MatchConfig,
+    ModelConfig,
+    OptimiserConfig,
+    as_table,
+    from_table,
+    read_config,
+)
 from training.match import CHECKPOINT, make_trainer, provenance_of, restore, snapshot, train, train_step
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +100,11 @@ def test_configuration_survives_its_table_and_refuses_unknown_keys(cache):
         from_table(MatchConfig, {"cache": "x", "steps": 1, "data": {"sped": 1}}, where="test")
     with pytest.raises(ConfigError, match="must be int"):
         from_table(MatchConfig, {"cache": "x", "steps": True}, where="test")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "training" / "configs").glob("match*.toml")))
+def test_configurations_that_are_shipped_can_be_read(path):
+    assert read_config(path).steps > 0
 
 
 def test_damaged_checkpoint_is_refused(tmp_path):

@@ -6,6 +6,7 @@ Each clip has two parts beside each other, so that a corrected offset redoes onl
 """
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -67,6 +68,19 @@ def write_manifest(cache: Path, clips: list[CachedClip]) -> None:
     unfinished.replace(cache / MANIFEST)
 
 
+def open_cache(cache: Path) -> list[CachedClip]:
+    """What a cache to be filled holds already; a new one gets its manifest before its first part.
+
+    So parts of another definition are never taken for ours. Raises ConfigError where they would be.
+    """
+    if (cache / MANIFEST).exists():
+        return read_manifest(cache)
+    if any(cache.rglob("*.npz")):
+        raise ConfigError(f"{cache}: holds parts without a manifest; use an empty folder")
+    write_manifest(cache, [])
+    return []
+
+
 def read_manifest(cache: Path) -> list[CachedClip]:
     """The clips of a cache. Raises ConfigError where it is missing or made by another definition."""
     path = cache / MANIFEST
@@ -84,3 +98,25 @@ def read_manifest(cache: Path) -> list[CachedClip]:
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_parts(cache: Path, clip: CachedClip) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of both parts; the tick of the video's first frame is `video_tick`.
+
+    Raises ConfigError where a part is missing or is not the one of the manifest.
+    """
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    parts = ((video_path, clip.video_sha256, "video_"), (audio_path, clip.audio_sha256, ""))
+    for path_of, sha256, prefix in parts:
+        path = path_of(cache, clip.file)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; prepare the corpus again") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ConfigError(f"{path}: not what the manifest says; delete it and prepare the corpus again")
+        with np.load(io.BytesIO(data)) as part:
+            arrays |= {
+                f"{prefix}tick" if name == "first_tick" and prefix else name: part[name] for name in part
+            }
+    return arrays

@@ -16,22 +16,26 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from avsync_cli.errors import ConfigError
-from avsync_cli.mel import MelTrack
 from avsync_cli.model import CONTRACT_FILE, Calibration, Student, load_student
-from avsync_cli.scan import average_curve, curve_features, find_peak, score_offsets
+from avsync_cli.scan import average_curve, count_windows, curve_features, find_peak, score_offsets
+from avsync_cli.spec import RANGE_FRAMES, WINDOW_FRAMES
 from avsync_cli.timing import lead_ms
-from training.cache import CachedClip, audio_path, read_manifest, video_path
+from training.cache import CachedClip, read_manifest
+from training.clips import load_clip
 
 Floats = NDArray[np.float32]
 
 STRETCH_FRAMES = (26, 38, 50, 75, 100, 200)  # 1 s to 8 s; whole clips are added
+MARGIN = WINDOW_FRAMES - 1  # a stretch has so many more frames than windows
 STRETCHES_PER_CLIP = 6  # of each length, at most
-MAX_SHIFT_FRAMES = 10
+MAX_SHIFT_FRAMES = RANGE_FRAMES - 1
 MISMATCHED_SHARE = 0.25  # of the examples: sound that belongs to another clip
 RIGHT_WITHIN_FRAMES = 1.0
 COVERED = 0.9
-# Among the accepted examples at most this share may be wrong; a mismatched sound is always wrong.
-MAX_WRONG_SHARE = 0.02
+# Among the accepted examples at most this share may rest on a wrong peak: one that is further from the
+# truth than the sources disagree among themselves, or any peak at all where the sound is another clip's.
+WRONG_PEAK_FRAMES = 2.0
+MAX_WRONG_PEAKS = 0.02
 FOLDS = 5
 RIDGE = 1e-4
 
@@ -49,6 +53,10 @@ class Example:
     @property
     def is_right(self) -> bool:
         return self.error_frames is not None and abs(self.error_frames) <= RIGHT_WITHIN_FRAMES
+
+    @property
+    def is_wrong_peak(self) -> bool:
+        return self.error_frames is None or abs(self.error_frames) > WRONG_PEAK_FRAMES
 
 
 @dataclass(frozen=True)
@@ -75,23 +83,18 @@ def calibrate(folder: Path, cache: Path, *, seed: int = 0) -> tuple[Calibration,
 
 def encode_clip(student: Student, cache: Path, clip: CachedClip) -> Encoded:
     """Encode all windows of a cached clip."""
-    with np.load(video_path(cache, clip.file)) as video, np.load(audio_path(cache, clip.file)) as audio:
-        mel = MelTrack(
-            audio["mel"].astype(np.float32),
-            int(audio["origin_tick"]),
-            int(audio["first_tick"]),
-            int(audio["ticks"]),
-        )
-        windows = student.encode_video(video["crops"], video["lips"].astype(np.float32))
-        return Encoded(windows, student.encode_audio(mel.windows()), int(video["first_tick"]), mel.first_tick)
+    loaded = load_clip(cache, clip)
+    windows = student.encode_video(loaded.crops, loaded.lips.astype(np.float32))
+    sound = student.encode_audio(loaded.mel.windows().astype(np.float32))
+    return Encoded(windows, sound, loaded.first_tick, loaded.mel.first_tick)
 
 
 def make_examples(clips: list[Encoded], student: Student, *, seed: int) -> Iterator[Example]:
     """Stretches of every length from every clip, moved or mismatched; deterministic in the seed."""
     rng = np.random.default_rng(seed)
     for number, clip in enumerate(clips):
-        lengths = [frames for frames in STRETCH_FRAMES if frames - 4 < len(clip.video)]
-        for windows in [*(frames - 4 for frames in lengths), len(clip.video)]:
+        lengths = [frames for frames in STRETCH_FRAMES if frames - MARGIN < len(clip.video)]
+        for windows in [*(frames - MARGIN for frames in lengths), len(clip.video)]:
             for _ in range(min(STRETCHES_PER_CLIP, 1 + (len(clip.video) - windows) // 5)):
                 first = int(rng.integers(0, len(clip.video) - windows + 1))
                 stretch = replace(
@@ -99,7 +102,7 @@ def make_examples(clips: list[Encoded], student: Student, *, seed: int) -> Itera
                 )
                 if rng.random() < MISMATCHED_SHARE:
                     other = clips[(number + int(rng.integers(1, len(clips)))) % len(clips)]
-                    example = mismatched_example(stretch, other, student)
+                    example = mismatched_example(stretch, other, student, rng=rng)
                 else:
                     example = moved_example(stretch, student, rng=rng)
                 if example is not None:
@@ -107,15 +110,23 @@ def make_examples(clips: list[Encoded], student: Student, *, seed: int) -> Itera
 
 
 def moved_example(stretch: Encoded, student: Student, *, rng: np.random.Generator) -> Example | None:
-    """A stretch whose sound is cut to the same length and then moved by a known number of frames."""
-    cut = _cut_audio(stretch)
+    """A stretch whose sound is moved by a known number of frames.
+
+    Half of them have only the sound of the same length, as a short file, half all that the clip has on
+    both sides, as a shot in a longer one.
+    """
+    cut = _cut_audio(stretch) if rng.random() < 0.5 else stretch
     lead = int(rng.integers(-MAX_SHIFT_FRAMES, MAX_SHIFT_FRAMES + 1))
     return _example(replace(cut, audio_tick=cut.audio_tick - lead), student, truth=float(lead))
 
 
-def mismatched_example(stretch: Encoded, other: Encoded, student: Student) -> Example | None:
+def mismatched_example(
+    stretch: Encoded, other: Encoded, student: Student, *, rng: np.random.Generator
+) -> Example | None:
     """A stretch with the beginning of another clip's sound."""
-    sound = replace(stretch, audio=other.audio[: len(stretch.video)], audio_tick=stretch.video_tick)
+    margin = int(rng.integers(0, RANGE_FRAMES + 1))  # of sound on both sides
+    length = len(stretch.video) + 2 * margin
+    sound = replace(stretch, audio=other.audio[:length], audio_tick=stretch.video_tick - margin)
     return _example(sound, student, truth=None)
 
 
@@ -126,7 +137,8 @@ def fit(examples: list[Example]) -> Calibration:
     weights = _logistic(features, right)
     confidence = 1 / (1 + np.exp(-features @ weights))
     accepted = np.array([not example.at_edge for example in examples])
-    least = _threshold(confidence[accepted], right[accepted])
+    wrong = np.array([example.is_wrong_peak for example in examples])
+    least = _threshold(confidence[accepted], wrong[accepted])
     errors = np.array(
         [
             (lead_ms(abs(example.error_frames)), example.windows)
@@ -148,7 +160,10 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 
 
 def describe(calibration: Calibration, examples: list[Example]) -> str:
-    """What was fitted and how good it is, by clips left out: a table in Markdown."""
+    """What was fitted and how good it is: a table in Markdown.
+
+    Confidence is judged on clips left out of its fit (five folds); the threshold is that of the full fit.
+    """
     confidence, right = held_out_confidence(examples), np.array([e.is_right for e in examples], float)
     lines = [
         f"{len(examples)} examples, {right.mean():.1%} right; "
@@ -165,7 +180,7 @@ def describe(calibration: Calibration, examples: list[Example]) -> str:
     mismatched = np.array([example.error_frames is None for example in examples])
     edges = [*STRETCH_FRAMES, 10**9]
     for low, high in pairwise(edges):
-        inside = (windows + 4 >= low) & (windows + 4 < high)
+        inside = (windows + MARGIN >= low) & (windows + MARGIN < high)
         own, other = inside & ~mismatched, inside & mismatched
         if own.any() and other.any():
             share = right[own & accepted].mean() if (own & accepted).any() else float("nan")
@@ -213,7 +228,8 @@ def _example(encoded: Encoded, student: Student, *, truth: float | None) -> Exam
     if peak is None:
         return None
     error = None if truth is None else peak.lead_frames - truth
-    return Example(0, curve_features(curve, len(encoded.video)), len(encoded.video), error, peak.at_edge)
+    windows = count_windows(scores, curve)
+    return Example(0, curve_features(curve, windows), windows, error, peak.at_edge)
 
 
 def _cut_audio(stretch: Encoded) -> Encoded:
@@ -235,11 +251,11 @@ def _logistic(features: NDArray[np.float64], right: NDArray[np.float64]) -> NDAr
     return result
 
 
-def _threshold(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """The least confidence at which few enough of the accepted are wrong."""
+def _threshold(confidence: NDArray[np.float64], wrong: NDArray[np.bool_]) -> float:
+    """The least confidence at which few enough of the accepted rest on a wrong peak."""
     for least in np.arange(0.05, 1.0, 0.01):
         accepted = confidence >= least
-        if accepted.any() and 1 - right[accepted].mean() <= MAX_WRONG_SHARE:
+        if accepted.any() and wrong[accepted].mean() <= MAX_WRONG_PEAKS:
             return float(round(least, 2))
     raise ConfigError("no confidence keeps the share of wrong answers low enough: train longer")
 

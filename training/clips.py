@@ -17,7 +17,7 @@ from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack
 from avsync_cli.spec import CROP_HEIGHT, CROP_WIDTH, LIP_POINTS, MEL_BINS, WINDOW_FRAMES, WINDOW_MEL_STEPS
 from avsync_cli.timing import mel_step_at
-from training.cache import CachedClip, audio_path, read_manifest, video_path
+from training.cache import CachedClip, read_manifest, read_parts
 from training.config import DataConfig
 from training.matching import Validity
 
@@ -66,14 +66,10 @@ def load_clips(cache: Path, *, split: str) -> list[LoadedClip]:
 
 
 def load_clip(cache: Path, entry: CachedClip) -> LoadedClip:
-    try:
-        with np.load(video_path(cache, entry.file)) as video, np.load(audio_path(cache, entry.file)) as audio:
-            mel = MelTrack(
-                audio["mel"], int(audio["origin_tick"]), int(audio["first_tick"]), int(audio["ticks"])
-            )
-            return LoadedClip(entry, video["crops"], video["lips"], int(video["first_tick"]), mel)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{cache}: the parts of {entry.file} cannot be read") from error
+    """One clip from the cache. Raises ConfigError."""
+    parts = read_parts(cache, entry)
+    mel = MelTrack(parts["mel"], int(parts["origin_tick"]), int(parts["first_tick"]), int(parts["ticks"]))
+    return LoadedClip(entry, parts["crops"], parts["lips"], int(parts["video_tick"]), mel)
 
 
 class Sampler:

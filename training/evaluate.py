@@ -68,7 +68,11 @@ def evaluate(
 def protocol(
     encoders: Encoders, cache: Path, split: str, *, only: tuple[str, ...], threads: int
 ) -> list[GroupFigures]:
-    """The paper's figures on whole cached clips, whose sound was corrected to their source's zero."""
+    """The paper's figures on whole cached clips.
+
+    Their sound was corrected to their source's zero or, where a source's clips differ among themselves,
+    to an estimate of the single clip (see `corpus`).
+    """
     torch.set_num_threads(threads)
     clips = [clip for clip in load_clips(cache, split=split) if not clip.entry.machine_made]
     clips = [clip for clip in clips if not only or clip.entry.file.startswith(only)]

@@ -20,7 +20,7 @@ from avsync_cli.tracks import FaceTrack, track_faces
 from training.cache import (
     CachedClip,
     audio_path,
-    read_manifest,
+    open_cache,
     sha256_of,
     video_path,
     write_arrays,
@@ -36,7 +36,7 @@ def prepare(corpus: Path, clips: list[Clip], cache: Path, *, jobs: int) -> list[
     Clips of an earlier run that are not among `clips` stay in the manifest.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    done: dict[str, CachedClip] = _earlier(cache)
+    done = {clip.file: clip for clip in open_cache(cache)}
     longest_first = sorted(clips, key=lambda clip: -clip.seconds)
     context = multiprocessing.get_context("spawn")
     total_s = sum(clip.seconds for clip in clips)
@@ -137,13 +137,6 @@ def _advance_of(path: Path) -> int | None:
         return None
     with np.load(path) as arrays:
         return int(arrays["advance_samples"])
-
-
-def _earlier(cache: Path) -> dict[str, CachedClip]:
-    try:
-        return {clip.file: clip for clip in read_manifest(cache)}
-    except AvsyncError:
-        return {}
 
 
 @remember
