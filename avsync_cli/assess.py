@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.media import Sound
 from avsync_cli.model import Calibration
 from avsync_cli.report import Reason
 from avsync_cli.scan import average_curve, count_windows, curve_features, find_peak
+from avsync_cli.sound import Sound
 from avsync_cli.spec import (
     MIN_SPEECH_FRAMES,
     MIN_USABLE_FRAMES,

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from avsync_cli.assess import Answer, answer_scores, choose_answer, has_speech
 from avsync_cli.errors import ConfigError, MediaError, ModelError
 from avsync_cli.faces import FaceModels
-from avsync_cli.media import MediaInfo, Picture, Sound, open_media, read_sound_file
+from avsync_cli.media import MediaInfo, Picture, open_media, read_sound_file
 from avsync_cli.mel import mel_track
 from avsync_cli.model import Calibration, Student, load_student
 from avsync_cli.report import ModelId, Report, Timings, TrackReport, describe_lead, describe_reason
 from avsync_cli.scan import score_offsets
+from avsync_cli.sound import Sound
 from avsync_cli.spec import DEFAULT_TOLERANCE, TOLERANCES, VIDEO_FPS, Tolerance
 from avsync_cli.timing import lead_ms
 from avsync_cli.tracks import FaceTrack, track_faces

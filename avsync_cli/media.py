@@ -23,15 +23,9 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from avsync_cli.errors import ConfigError, MediaError
-from avsync_cli.spec import MAX_HOLD_S, MAX_PICTURE_SIDE, SAMPLE_RATE_HZ, VIDEO_FPS
-from avsync_cli.timing import first_tick_from, sample_at, tick_time
-
-# Timestamps of a container may be rounded to 1 ms and wander; only a larger step is a real gap.
-_AUDIO_GAP_S = Fraction(1, 100)
-# A step back by more, or forward by more, is a new recording (joined files, a restarted clock): what
-# follows cannot be placed beside what went before.
-_BREAK_BACK_S = 1
-_BREAK_AHEAD_S = 600
+from avsync_cli.sound import Recorder, Sound, is_break, time_of
+from avsync_cli.spec import MAX_HOLD_S, MAX_PICTURE_SIDE, VIDEO_FPS
+from avsync_cli.timing import first_tick_from, tick_time
 
 
 @dataclass(frozen=True)
@@ -54,65 +48,6 @@ class Picture:
     scale: float
 
 
-@dataclass(frozen=True)
-class Sound:
-    """Mono 16-kHz float32 [S] in -1..1; `first_sample` counts from the grid's origin (may be < 0)."""
-
-    samples: NDArray[np.float32]
-    first_sample: int
-
-
-class _Recorder:
-    """Collects decoded audio frames as mono 16 kHz, each stretch placed by its presentation time."""
-
-    def __init__(self) -> None:
-        self.stretches: list[tuple[Fraction, list[NDArray[np.float32]]]] = []
-        self._resampler: av.AudioResampler | None = None
-        self._kind: tuple[str, str, int] | None = None
-        self._next_s = Fraction(0)
-
-    def is_break(self, frame: av.AudioFrame) -> bool:
-        """Whether the frame's time has nothing to do with what went before."""
-        return bool(self.stretches) and frame.pts is not None and _is_break(_time_of(frame), self._next_s)
-
-    def add(self, frame: av.AudioFrame) -> None:
-        time_s = self._next_s if frame.pts is None else _time_of(frame)
-        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if self._resampler is None or kind != self._kind or abs(time_s - self._next_s) > _AUDIO_GAP_S:
-            self.flush()
-            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
-            self.stretches.append((time_s, []))
-            self._next_s, self._kind = time_s, kind
-        self._next_s += Fraction(frame.samples, frame.sample_rate)
-        # The stretch has its own clock, so the resampler must not stretch sound to fit rounded stamps.
-        frame.pts = None
-        self._keep(self._resampler.resample(frame))
-
-    def flush(self) -> None:
-        if self._resampler is not None:
-            self._keep(self._resampler.resample(None))
-            self._resampler = None
-
-    def _keep(self, frames: list[av.AudioFrame]) -> None:
-        self.stretches[-1][1].extend(frame.to_ndarray().reshape(-1).astype(np.float32) for frame in frames)
-
-    def sound(self, origin_s: Fraction) -> Sound | None:
-        """Place the stretches on one line; gaps are silence."""
-        self.flush()
-        placed = [
-            (sample_at(start_s - origin_s), np.concatenate(parts))
-            for start_s, parts in self.stretches
-            if parts
-        ]
-        if not placed:
-            return None
-        first = min(start for start, _ in placed)
-        samples = np.zeros(max(start + len(part) for start, part in placed) - first, np.float32)
-        for start, part in placed:
-            samples[start - first : start - first + len(part)] = part
-        return Sound(samples, first)
-
-
 class Media:
     """An open file. Use `open_media`; read `pictures()` to the end before `sound()`."""
 
@@ -121,7 +56,7 @@ class Media:
         self._container = container
         self._video = _main_video(container)
         self._audio = _main_audio(container)
-        self._recorder = _Recorder()
+        self._recorder = Recorder()
         self._origin_s: Fraction | None = None
         if self._video is not None:
             self._video.thread_type = "AUTO"
@@ -183,13 +118,13 @@ class Media:
             if isinstance(frame, av.AudioFrame):
                 if self._recorder.is_break(frame):
                     return
-                time_s = None if frame.pts is None else _time_of(frame)
+                time_s = None if frame.pts is None else time_of(frame)
                 self._recorder.add(frame)
                 if stop_s is not None and time_s is not None and self._origin_s is not None:
                     passed["audio"] = passed["audio"] or time_s - self._origin_s >= stop_s
             elif not passed["video"]:
                 time_s = _presentation_s(frame, last_s, step_s)
-                if last_s is not None and _is_break(time_s, last_s):
+                if last_s is not None and is_break(time_s, last_s):
                     return
                 if last_s is not None and time_s <= last_s:
                     continue
@@ -252,7 +187,7 @@ def read_sound_file(path: str | Path) -> Sound:
         samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, TypeError):
         return _decode_sound(path)
-    recorder = _Recorder()
+    recorder = Recorder()
     mono = np.ascontiguousarray(samples.mean(axis=1)[None])
     if mono.size:
         frame = av.AudioFrame.from_ndarray(mono, format="flt", layout="mono")
@@ -308,14 +243,6 @@ def _presentation_s(frame: av.VideoFrame, last_s: Fraction | None, step_s: Fract
     if stamp is not None:
         return stamp * Fraction(frame.time_base or 0)
     return Fraction(0) if last_s is None else last_s + step_s
-
-
-def _time_of(frame: av.AudioFrame) -> Fraction:
-    return (frame.pts or 0) * Fraction(frame.time_base or 0)
-
-
-def _is_break(time_s: Fraction, expected_s: Fraction) -> bool:
-    return not -_BREAK_BACK_S <= time_s - expected_s <= _BREAK_AHEAD_S
 
 
 def _main_audio(container: InputContainer) -> AudioStream | None:

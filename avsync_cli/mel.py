@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.media import Sound
+from avsync_cli.sound import Sound
 from avsync_cli.spec import (
     HOP_SAMPLES,
     MEL_BINS,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avsync_cli.media import Sound
 from avsync_cli.mel import mel_track
+from avsync_cli.sound import Sound
 from training.cache import CachedClip, audio_path, video_path, write_arrays, write_manifest
 
 

@@ -10,7 +10,8 @@ import soundfile
 from clips import barcode, click_track, find_clicks, read_barcode, write_clip
 
 from avsync_cli.errors import ConfigError, MediaError
-from avsync_cli.media import _Recorder, open_media, read_sound_file
+from avsync_cli.media import open_media, read_sound_file
+from avsync_cli.sound import Recorder
 
 CLICKS_S = (0.3, 0.7, 1.4)
 RATES = [
@@ -211,7 +212,7 @@ def test_two_joined_recordings_end_with_the_first(tmp_path):
 
 def test_sound_that_changes_its_layout_goes_on():
     """Broadcasts switch between stereo and 5.1 in the middle of a stream."""
-    recorder = _Recorder()
+    recorder = Recorder()
     for first, layout in ((0, "stereo"), (1, "5.1"), (2, "mono")):
         channels = len(av.AudioLayout(layout).channels)
         samples = np.tile(click_track([0.5], seconds=1, rate=48_000), (channels, 1))

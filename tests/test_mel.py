@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avsync_cli.media import Sound
 from avsync_cli.mel import mel_filters, mel_spectrogram, mel_track
+from avsync_cli.sound import Sound
 
 
 def speechlike(samples: int, seed: int = 0) -> np.ndarray:

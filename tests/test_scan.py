@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avsync_cli.assess import answer_scores, choose_answer, has_speech
-from avsync_cli.media import Sound
 from avsync_cli.model import Calibration
 from avsync_cli.scan import average_curve, curve_features, find_peak, score_offsets
+from avsync_cli.sound import Sound
 
 
 def dot(video: np.ndarray, audio: np.ndarray) -> np.ndarray:

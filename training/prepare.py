@@ -13,8 +13,9 @@ import numpy as np
 
 from avsync_cli.errors import AvsyncError, MediaError
 from avsync_cli.faces import FaceModels
-from avsync_cli.media import Sound, open_media
+from avsync_cli.media import open_media
 from avsync_cli.mel import mel_track
+from avsync_cli.sound import Sound
 from avsync_cli.spec import SAMPLES_PER_FRAME
 from avsync_cli.tracks import FaceTrack, track_faces
 from training.cache import (

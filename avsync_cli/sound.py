@@ -1,0 +1,87 @@
+"""Sound at 16 kHz mono, each stretch of it at the time at which it is to be heard."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from avsync_cli.spec import SAMPLE_RATE_HZ
+from avsync_cli.timing import sample_at
+
+# Timestamps of a container may be rounded to 1 ms and wander; only a larger step is a real gap.
+_AUDIO_GAP_S = Fraction(1, 100)
+# A step back by more, or forward by more, is a new recording (joined files, a restarted clock): what
+# follows cannot be placed beside what went before.
+_BREAK_BACK_S = 1
+_BREAK_AHEAD_S = 600
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Mono 16-kHz float32 [S] in -1..1; `first_sample` counts from the grid's origin (may be < 0)."""
+
+    samples: NDArray[np.float32]
+    first_sample: int
+
+
+class Recorder:
+    """Collects decoded audio frames as mono 16 kHz, each stretch placed by its presentation time."""
+
+    def __init__(self) -> None:
+        self.stretches: list[tuple[Fraction, list[NDArray[np.float32]]]] = []
+        self._resampler: av.AudioResampler | None = None
+        self._kind: tuple[str, str, int] | None = None
+        self._next_s = Fraction(0)
+
+    def is_break(self, frame: av.AudioFrame) -> bool:
+        """Whether the frame's time has nothing to do with what went before."""
+        return bool(self.stretches) and frame.pts is not None and is_break(time_of(frame), self._next_s)
+
+    def add(self, frame: av.AudioFrame) -> None:
+        time_s = self._next_s if frame.pts is None else time_of(frame)
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or kind != self._kind or abs(time_s - self._next_s) > _AUDIO_GAP_S:
+            self.flush()
+            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+            self.stretches.append((time_s, []))
+            self._next_s, self._kind = time_s, kind
+        self._next_s += Fraction(frame.samples, frame.sample_rate)
+        # The stretch has its own clock, so the resampler must not stretch sound to fit rounded stamps.
+        frame.pts = None
+        self._keep(self._resampler.resample(frame))
+
+    def flush(self) -> None:
+        if self._resampler is not None:
+            self._keep(self._resampler.resample(None))
+            self._resampler = None
+
+    def _keep(self, frames: list[av.AudioFrame]) -> None:
+        self.stretches[-1][1].extend(frame.to_ndarray().reshape(-1).astype(np.float32) for frame in frames)
+
+    def sound(self, origin_s: Fraction) -> Sound | None:
+        """Place the stretches on one line; gaps are silence."""
+        self.flush()
+        placed = [
+            (sample_at(start_s - origin_s), np.concatenate(parts))
+            for start_s, parts in self.stretches
+            if parts
+        ]
+        if not placed:
+            return None
+        first = min(start for start, _ in placed)
+        samples = np.zeros(max(start + len(part) for start, part in placed) - first, np.float32)
+        for start, part in placed:
+            samples[start - first : start - first + len(part)] = part
+        return Sound(samples, first)
+
+
+def time_of(frame: av.AudioFrame) -> Fraction:
+    """Presentation time in s; 0 where the frame has none."""
+    return (frame.pts or 0) * Fraction(frame.time_base or 0)
+
+
+def is_break(time_s: Fraction, expected_s: Fraction) -> bool:
+    """Whether a time has nothing to do with the one expected: another recording begins there."""
+    return not -_BREAK_BACK_S <= time_s - expected_s <= _BREAK_AHEAD_S
