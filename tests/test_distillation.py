@@ -1,0 +1,475 @@
+"""The distillation losses against slow loops in numpy, closed forms and what a loss has to be."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from avsync_cli.errors import ConfigError
+from training.distillation import (
+    KD,
+    MTD,
+    NMTD,
+    RKD,
+    FitNets,
+    MiniLM,
+    bce_loss,
+    kd_loss,
+    rkd_angle_loss,
+    rkd_distance_loss,
+    uncertainty_weighted,
+)
+from training.relations import (
+    ALL_LAYERS,
+    PUBLISHED_CODE,
+    PUBLISHED_PAPER,
+    RelationOptions,
+    cad_loss,
+    compare_layers,
+    layer_of,
+    map_divergence,
+    select_layers,
+    vr_loss,
+)
+from training.transformer import EncoderBehaviour, LayerBehaviour, future_mask
+from training.vocalist import Behaviour, Dims, VocaList
+
+PAIRS, HEADS = 3, 2
+STUDENT_WIDTH, TEACHER_WIDTH = 6, 16
+LABELS = torch.tensor([1.0, 0.0, 1.0])
+METHODS: dict[str, Callable[[], nn.Module]] = {
+    "BCE": lambda: NMTD(()),
+    "KD": KD,
+    "RKD": RKD,
+    "MiniLM*": MiniLM,
+    "FitNets": lambda: FitNets(STUDENT_WIDTH, TEACHER_WIDTH),
+    "NMTD": NMTD,
+    "NMTD of the paper": lambda: NMTD("all", PUBLISHED_PAPER),
+    "NMTD of the code": lambda: NMTD("all", PUBLISHED_CODE),
+    "VA4": lambda: NMTD("VA4"),
+    "without VR": lambda: NMTD("F4", vr=0.0),
+    "without CAD": lambda: NMTD("F4", cad=0.0),
+    "UW-13D": lambda: MTD("UW-13D"),
+    "UW-25D": MTD,
+    "AW-13D": lambda: MTD("AW-13D"),
+    "AW-25D": lambda: MTD("AW-25D"),
+}
+REACHED = {  # the student's logits and the tensors that a method looks at
+    "BCE": 1,
+    "KD": 1,
+    "RKD": 2,
+    "MiniLM*": 3,
+    "FitNets": 2,
+    "VA4": 3,
+    "without VR": 2,
+    "without CAD": 2,
+}
+ALL_REACHED = 1 + 2 * 12
+numbers = st.floats(-8, 8, width=32)
+unhurried = settings(deadline=None, max_examples=50)  # a busy machine is not a wrong loss
+seeds = st.integers(0, 2**31)
+directions = pytest.mark.parametrize("direction", ["teacher_student", "student_teacher"])
+
+
+def made_up_behaviour(width: int, seed: int) -> Behaviour:
+    """Numbers of the right shapes, as of a network in the midst of training; leaves that want gradients."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def leaf(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).requires_grad_()
+
+    def encoder(queries: int, sources: int) -> EncoderBehaviour:
+        hidden = future_mask(queries, sources)
+        layers = tuple(
+            LayerBehaviour(
+                leaf(PAIRS, HEADS, queries, sources).masked_fill(hidden, -torch.inf),
+                leaf(PAIRS, HEADS, sources, width // HEADS),
+            )
+            for _ in range(4)
+        )
+        return EncoderBehaviour(layers, leaf(PAIRS, queries, width))
+
+    return Behaviour(
+        logits=leaf(PAIRS),
+        video_tokens=leaf(PAIRS, 5, width),
+        audio_tokens=leaf(PAIRS, 16, width),
+        av=encoder(16, 5),
+        va=encoder(5, 16),
+        mem=encoder(16, 5),
+        pooled=leaf(PAIRS, width),
+    )
+
+
+@pytest.fixture
+def student() -> Behaviour:
+    return made_up_behaviour(STUDENT_WIDTH, seed=1)
+
+
+@pytest.fixture
+def teacher() -> Behaviour:
+    return made_up_behaviour(TEACHER_WIDTH, seed=2)
+
+
+def tensors_of(behaviour: Behaviour) -> list[Tensor]:
+    encoders = (behaviour.av, behaviour.va, behaviour.mem)
+    maps = [tensor for e in encoders for layer in e.layers for tensor in (layer.scores, layer.values)]
+    return [behaviour.logits, behaviour.pooled, *(e.output for e in encoders), *maps]
+
+
+def slow_divergence(p_scores: Tensor, q_scores: Tensor) -> float:
+    """KL(p || q) of the softmax maps of two scores, entry by entry, mean over all entries."""
+    p_rows, q_rows = (x.detach().double().flatten(0, -2).tolist() for x in (p_scores, q_scores))
+    total, count = 0.0, 0
+    for p_row, q_row in zip(p_rows, q_rows, strict=True):
+        p_sum, q_sum = (sum(math.exp(score) for score in row) for row in (p_row, q_row))
+        for p_score, q_score in zip(p_row, q_row, strict=True):
+            count += 1
+            p, q = math.exp(p_score) / p_sum, math.exp(q_score) / q_sum
+            total += p * math.log(p / q) if p > 0 else 0.0
+    return total / count
+
+
+def slow_value_relation(values: Tensor) -> Tensor:
+    found = values.detach().double().numpy()
+    pairs, heads, tokens, width = found.shape
+    relation = np.empty((pairs, heads, tokens, tokens))
+    for b, h, i, j in np.ndindex(relation.shape):
+        relation[b, h, i, j] = sum(found[b, h, i] * found[b, h, j]) / math.sqrt(width)
+    return torch.from_numpy(relation)
+
+
+# --- relations ---------------------------------------------------------------------------------
+
+
+def test_divergence_worked_by_hand():
+    """Maps (1/2, 1/2) and (3/4, 1/4): KL one way is ln(2 / sqrt 3), the other 3/4 ln 3 - ln 2."""
+    even, uneven = torch.zeros(1, 2), torch.tensor([[math.log(3), 0.0]])
+    assert map_divergence(uneven, even).item() == pytest.approx(math.log(2 / math.sqrt(3)) / 2)
+    assert map_divergence(uneven, even, direction="student_teacher").item() == pytest.approx(
+        (0.75 * math.log(3) - math.log(2)) / 2
+    )
+
+
+def test_a_hidden_entry_counts_as_an_element_without_divergence():
+    even = torch.tensor([[0.0, 0.0, -torch.inf]])
+    uneven = torch.tensor([[math.log(3), 0.0, -torch.inf]])
+    assert map_divergence(uneven, even).item() == pytest.approx(math.log(2 / math.sqrt(3)) / 3)
+
+
+@directions
+@pytest.mark.parametrize("name", ["AV1", "VA2", "F4"])
+def test_relations_against_a_slow_loop(student: Behaviour, teacher: Behaviour, name: str, direction: str):
+    ours, theirs = layer_of(student, name), layer_of(teacher, name)
+    flip = 1 if direction == "teacher_student" else -1
+    cad = slow_divergence(*(theirs.scores, ours.scores)[::flip])
+    vr = slow_divergence(*(slow_value_relation(theirs.values), slow_value_relation(ours.values))[::flip])
+    assert cad_loss(ours, theirs, direction=direction).item() == pytest.approx(cad, rel=1e-5)
+    assert vr_loss(ours, theirs, direction=direction).item() == pytest.approx(vr, rel=1e-5)
+
+
+def test_the_clamp_of_the_published_code_touches_the_scores_of_va_alone(
+    student: Behaviour, teacher: Behaviour
+):
+    plain = compare_layers(student, teacher, layers=ALL_LAYERS)
+    clamped = compare_layers(student, teacher, layers=ALL_LAYERS, options=PUBLISHED_CODE)
+    assert torch.equal(plain.vr, clamped.vr)
+    for place, name in enumerate(ALL_LAYERS):
+        if name.startswith("VA"):
+            scores = [layer_of(side, name).scores.clamp(min=1e-5) for side in (teacher, student)]
+            assert clamped.cad[place].item() == pytest.approx(slow_divergence(*scores), rel=1e-5)
+            assert clamped.cad[place] != plain.cad[place]
+        else:
+            assert clamped.cad[place] == plain.cad[place]
+
+
+def test_names_reach_their_layers(student: Behaviour):
+    encoders = {"AV": student.av, "VA": student.va, "F": student.mem}
+    for prefix, encoder in encoders.items():
+        for place in range(4):
+            assert layer_of(student, f"{prefix}{place + 1}") is encoder.layers[place]
+
+
+def test_layers_are_chosen_by_name():
+    assert len(select_layers("all")) == 12
+    assert select_layers("F4") == ("F4",)
+    assert select_layers(["VA1", "AV3"]) == ("VA1", "AV3")
+    assert select_layers(()) == ()
+    with pytest.raises(ConfigError, match="'F5' is not a layer"):
+        select_layers("F5")
+    with pytest.raises(ConfigError, match="named twice"):
+        select_layers(["F1", "F1"])
+
+
+def test_an_unknown_direction_is_refused():
+    with pytest.raises(ConfigError, match="direction 'both' is not one of teacher_student, student_teacher"):
+        RelationOptions(direction="both")
+
+
+def test_maps_that_do_not_compare_are_refused():
+    with pytest.raises(ConfigError, match="heads and tokens must agree"):
+        map_divergence(torch.zeros(1, 8, 5, 16), torch.zeros(1, 1, 5, 16))
+
+
+@directions
+@unhurried
+@given(
+    scores=st.lists(st.tuples(numbers, numbers), min_size=2, max_size=6), shift=numbers, hide=st.booleans()
+)
+def test_divergence_is_finite_never_negative_and_blind_to_a_shift(
+    scores: list[tuple[float, float]], shift: float, hide: bool, direction: str
+):
+    ours, theirs = torch.tensor(scores, dtype=torch.float64).mT.unsqueeze(1)
+    if hide:
+        ours, theirs = (x.clone().index_fill_(-1, torch.tensor([0]), -torch.inf) for x in (ours, theirs))
+    found = map_divergence(ours, theirs, direction=direction)
+    assert found.isfinite()
+    assert found >= -1e-12
+    torch.testing.assert_close(map_divergence(ours + shift, theirs, direction=direction), found)
+    assert map_divergence(ours, ours, direction=direction) == 0
+
+
+@unhurried
+@given(seed=seeds)
+def test_the_value_relation_does_not_see_a_rotation_of_the_values(seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    values, other = torch.randn(2, 1, 2, 5, 4, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64)).Q
+    scores = torch.zeros(1, 2, 5, 5)
+    theirs = LayerBehaviour(scores, other)
+    turned, plain = (vr_loss(LayerBehaviour(scores, ours), theirs) for ours in (values @ rotation, values))
+    torch.testing.assert_close(turned, plain)
+
+
+# --- terms -------------------------------------------------------------------------------------
+
+
+def test_bce_by_hand():
+    """Probabilities 3/4 and 1/3 of being in sync, of which the first is."""
+    logits = torch.tensor([math.log(3), -math.log(2)])
+    expected = (-math.log(3 / 4) - math.log(2 / 3)) / 2
+    assert bce_loss(logits, torch.tensor([1, 0])).item() == pytest.approx(expected)
+
+
+def test_kd_by_hand():
+    """At temperature 5 the student says 1/2 and the teacher 3/4."""
+    teacher = torch.tensor([5 * math.log(3)])
+    expected = 25 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    assert kd_loss(torch.zeros(1), teacher).item() == pytest.approx(expected, rel=1e-5)
+
+
+@unhurried
+@given(student=numbers, teacher=numbers, temperature=st.floats(0.5, 20))
+def test_kd_pulls_the_student_to_the_teacher(student: float, teacher: float, temperature: float):
+    ours = torch.tensor([student], dtype=torch.float64, requires_grad=True)
+    loss = kd_loss(ours, torch.tensor([teacher], dtype=torch.float64), temperature=temperature)
+    loss.backward()
+    assert loss >= -1e-12
+    assert ours.grad.item() * (student - teacher) >= -1e-12
+
+
+def slow_smooth_l1(x: float, y: float) -> float:
+    gap = abs(x - y)
+    return 0.5 * gap**2 if gap < 1 else gap - 0.5
+
+
+def test_rkd_against_a_slow_loop():
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.standard_normal((4, 3)), rng.standard_normal((4, 7))
+    places = range(4)
+
+    def distances(points: np.ndarray) -> dict[tuple[int, int], float]:
+        raw = {(i, j): math.dist(points[i], points[j]) for i in places for j in places}
+        mean = sum(raw.values()) / 12
+        return {key: value / mean for key, value in raw.items()}
+
+    def cosine(points: np.ndarray, i: int, j: int, k: int) -> float:
+        if j in (i, k):
+            return 0.0
+        to_i, to_k = points[i] - points[j], points[k] - points[j]
+        return float(to_i @ to_k / np.linalg.norm(to_i) / np.linalg.norm(to_k))
+
+    ours_d, theirs_d = distances(ours), distances(theirs)
+    distance = sum(slow_smooth_l1(ours_d[key], theirs_d[key]) for key in ours_d) / 16
+    triplets = [(i, j, k) for i in places for j in places for k in places]
+    angle = sum(slow_smooth_l1(cosine(ours, *t), cosine(theirs, *t)) for t in triplets) / 64
+    tensors = torch.from_numpy(ours), torch.from_numpy(theirs)
+    assert rkd_distance_loss(*tensors).item() == pytest.approx(distance)
+    assert rkd_angle_loss(*tensors).item() == pytest.approx(angle)
+
+
+@unhurried
+@given(seed=seeds, scale=st.floats(0.1, 10))
+def test_rkd_sees_neither_rotation_nor_shift_nor_scale(seed: int, scale: float):
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(5, 4, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64)).Q
+    moved = scale * points @ rotation + 3
+    assert rkd_distance_loss(moved, points) < 1e-20
+    assert rkd_angle_loss(moved, points) < 1e-20
+
+
+@pytest.mark.parametrize("points", [torch.ones(4, 3), torch.ones(1, 3), torch.eye(3)[[0, 0, 1]]])
+def test_rkd_of_points_that_coincide_is_finite(points: Tensor):
+    ours = points.clone().requires_grad_()
+    theirs = torch.randn(points.shape, generator=torch.Generator().manual_seed(0))
+    loss = rkd_distance_loss(ours, theirs) + rkd_angle_loss(ours, theirs)
+    loss.backward()
+    assert loss.isfinite()
+    assert ours.grad.isfinite().all()
+
+
+def test_hint_is_the_mean_square_after_the_projection(student: Behaviour, teacher: Behaviour):
+    method = FitNets(STUDENT_WIDTH, TEACHER_WIDTH, weight=3.0)
+    loss = method(student, teacher, LABELS)
+    projected = student.mem.output @ method.projection.weight.mT + method.projection.bias
+    expected = (projected - teacher.mem.output).square().sum() / (PAIRS * 16 * TEACHER_WIDTH)
+    torch.testing.assert_close(loss.parts["hint"], expected.detach())
+    torch.testing.assert_close(loss.total, bce_loss(student.logits, LABELS) + 3 * expected)
+
+
+# --- weighting ---------------------------------------------------------------------------------
+
+
+def test_uncertainty_weighting_by_hand():
+    losses, weights = torch.tensor([2.0, 8.0]), torch.tensor([1.0, 2.0])
+    expected = (2 / 2 + math.log(2)) + (8 / 8 + math.log(5))
+    assert uncertainty_weighted(losses, weights).item() == pytest.approx(expected)
+
+
+@unhurried
+@given(loss=st.floats(1e-3, 1e3), other=st.floats(0.05, 20))
+def test_uncertainty_weighting_is_least_where_its_derivative_says(loss: float, other: float):
+    """d/dw of L / (2 w^2) + ln(1 + w^2) is 0 at w^2 = (L + sqrt(L^2 + 8 L)) / 4."""
+    losses = torch.tensor([loss], dtype=torch.float64)
+    best = torch.tensor([(loss + math.sqrt(loss**2 + 8 * loss)) / 4], dtype=torch.float64).sqrt()
+    best.requires_grad_()
+    least = uncertainty_weighted(losses, best)
+    least.backward()
+    assert abs(best.grad.item()) < 1e-6 * max(1, loss)
+    assert uncertainty_weighted(losses, torch.tensor([other], dtype=torch.float64)) >= least - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("weighting", "terms"), [("UW-13D", 13), ("UW-25D", 25), ("AW-13D", 13), ("AW-25D", 25)]
+)
+def test_weights_are_as_many_as_the_name_says_and_start_at_one(
+    student: Behaviour, teacher: Behaviour, weighting: str, terms: int
+):
+    method = MTD(weighting)
+    assert [p.shape for p in method.parameters()] == [(terms,)]
+    uniform = NMTD()(student, teacher, LABELS).total
+    loss = method(student, teacher, LABELS)
+    expected = uniform / 2 + terms * math.log(2) if weighting.startswith("UW") else uniform
+    torch.testing.assert_close(loss.total, expected)
+    loss.total.backward()
+    assert (method.weights.grad != 0).all()
+
+
+@pytest.mark.parametrize("weighting", ["AW-13D", "AW-25D"])
+def test_each_weight_belongs_to_its_term(student: Behaviour, teacher: Behaviour, weighting: str):
+    """The derivative by a plain weight is its term."""
+    method = MTD(weighting)
+    loss = method(student, teacher, LABELS)
+    loss.total.backward()
+    cad = torch.stack([loss.parts[f"cad_{name}"] for name in ALL_LAYERS])
+    vr = torch.stack([loss.parts[f"vr_{name}"] for name in ALL_LAYERS])
+    by_layer = [cad + vr] if weighting == "AW-13D" else [cad, vr]
+    torch.testing.assert_close(method.weights.grad, torch.cat([loss.parts["bce"].view(1), *by_layer]))
+
+
+def test_weights_set_by_hand(student: Behaviour, teacher: Behaviour):
+    method = NMTD(["AV2", "F4"], bce=0.5, cad=[2.0, 3.0], vr=[0.0, 4.0])
+    loss = method(student, teacher, LABELS)
+    parts = loss.parts
+    expected = 0.5 * parts["bce"] + 2 * parts["cad_AV2"] + 3 * parts["cad_F4"] + 4 * parts["vr_F4"]
+    torch.testing.assert_close(loss.total.detach(), expected)
+    with pytest.raises(ConfigError, match="3 weights do not fit 2 layers"):
+        NMTD(["AV2", "F4"], cad=[1.0, 2.0, 3.0])
+
+
+def test_an_unknown_weighting_is_refused():
+    with pytest.raises(ConfigError, match="weighting 'UW-12D' is not one of"):
+        MTD("UW-12D")
+
+
+def test_leaving_a_relation_out_leaves_the_other(student: Behaviour, teacher: Behaviour):
+    whole, no_vr, no_cad, bce = (
+        method(student, teacher, LABELS).total
+        for method in (NMTD("F4"), NMTD("F4", vr=0.0), NMTD("F4", cad=0.0), NMTD(()))
+    )
+    torch.testing.assert_close(no_vr + no_cad, whole + bce)
+    torch.testing.assert_close(bce, bce_loss(student.logits, LABELS))
+    torch.testing.assert_close(MiniLM()(student, teacher, LABELS).total, whole)
+
+
+# --- every method ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_gradient_reaches_the_student_and_never_the_teacher(
+    student: Behaviour, teacher: Behaviour, name: str
+):
+    for tensor in (*tensors_of(student), *tensors_of(teacher)):
+        tensor.retain_grad()
+    loss = METHODS[name]()(student, teacher, LABELS)
+    loss.total.backward()
+    assert loss.total.isfinite()
+    assert [part for part in loss.parts.values() if part.requires_grad or not part.isfinite()] == []
+    assert [tensor for tensor in tensors_of(teacher) if tensor.grad is not None] == []
+    reached = [tensor.grad for tensor in tensors_of(student) if tensor.grad is not None]
+    assert all(grad.isfinite().all() for grad in reached)
+    assert student.logits.grad.abs().sum() > 0
+    assert sum(grad.abs().sum() > 0 for grad in reached) == REACHED.get(name, ALL_REACHED)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "FitNets"])
+def test_a_student_that_equals_its_teacher_has_only_bce_to_lose(teacher: Behaviour, name: str):
+    twin = made_up_behaviour(TEACHER_WIDTH, seed=2)
+    parts = METHODS[name]()(twin, teacher, LABELS).parts
+    assert {term: value.item() for term, value in parts.items() if term != "bce" and value != 0} == {}
+
+
+def test_fitnets_is_zero_where_the_projection_meets_the_teacher(teacher: Behaviour):
+    method = FitNets(TEACHER_WIDTH, TEACHER_WIDTH)
+    nn.init.eye_(method.projection.weight)
+    nn.init.zeros_(method.projection.bias)
+    assert method(teacher, teacher, LABELS).parts["hint"] < 1e-12
+
+
+def test_relations_move_a_student_towards_its_teacher(student: Behaviour, teacher: Behaviour):
+    layer = LayerBehaviour(
+        layer_of(student, "VA3").scores.detach().requires_grad_(),
+        layer_of(student, "VA3").values.detach().requires_grad_(),
+    )
+    theirs = layer_of(teacher, "VA3")
+    before = cad_loss(layer, theirs) + vr_loss(layer, theirs)
+    before.backward()
+    moved = replace(layer, scores=layer.scores - layer.scores.grad, values=layer.values - layer.values.grad)
+    assert cad_loss(moved, theirs) + vr_loss(moved, theirs) < before
+
+
+def test_a_small_network_learns_from_a_wide_one():
+    torch.manual_seed(0)
+    teacher = VocaList(Dims("teacher", 32, (2, 2, 2, 2, 32))).eval()
+    student = VocaList(Dims("student", 16, (2, 2, 2, 2, 16))).eval()
+    frames, mels = torch.rand(PAIRS, 5, 3, 48, 96), 4 * torch.randn(PAIRS, 80, 16)
+    method = MTD()
+
+    def loss() -> Tensor:
+        behaviours = (network(frames, mels, with_behaviour=True) for network in (student, teacher))
+        return method(*behaviours, LABELS).total
+
+    before = loss()
+    before.backward()
+    with torch.no_grad():
+        for parameter in (*student.parameters(), *method.parameters()):
+            parameter -= 1e-3 * parameter.grad
+        assert loss() < before
+    assert [name for name, p in student.named_parameters() if p.grad is None] == []
+    assert [name for name, p in teacher.named_parameters() if p.grad is not None] == []
