@@ -44,7 +44,7 @@ def _details(report: Report, audio: str | None) -> list[tuple[str, str]]:
     latest, earliest = report.limits_ms
     details = []
     if report.audio_lead_ms is not None and report.uncertainty_ms is not None:
-        sure = f"{report.confidence:.0%} that this is right to one frame ({FRAME_MS} ms)"
+        sure = f"{_percent(report.confidence)} that this is right to one frame ({FRAME_MS} ms)"
         details.append(("confidence", f"{sure}, ±{report.uncertainty_ms:.0f} ms"))
         details.append(("limits", f"audio may lag by {-latest:g} ms and lead by {earliest:g} ms"))
     if report.tracks:
@@ -69,4 +69,9 @@ def _describe_track(track: TrackReport) -> str:
     x0, y0, x1, y1 = (round(edge) for edge in track.box)
     lead = "no offset" if track.audio_lead_ms is None else f"audio lead {track.audio_lead_ms:+.0f} ms"
     where = f"{track.start_s:.1f} s to {track.end_s:.1f} s at {x0},{y0} to {x1},{y1}"
-    return f"{where}: {lead}, confidence {track.confidence:.0%}"
+    return f"{where}: {lead}, confidence {_percent(track.confidence)}"
+
+
+def _percent(probability: float) -> str:
+    """Whole percents, but never a certainty."""
+    return "over 99%" if probability > 0.99 else f"{probability:.0%}"

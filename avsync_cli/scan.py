@@ -17,6 +17,7 @@ Scorer = Callable[[Floats, Floats], Floats]  # video [P, D], audio [P, D] -> sco
 
 LEADS_FRAMES = np.arange(-RANGE_FRAMES, RANGE_FRAMES + 1)  # [31]
 CURVE_FEATURES = 4  # numbers that `curve_features` gives
+_SCATTER = 10.0  # of one window's score, about; only brings the features to the order of one
 _PEAK_HALF_WIDTH = 2  # frames on each side that belong to the peak, not to its rivals
 
 
@@ -91,13 +92,15 @@ def curve_features(curve: Floats, windows: int) -> NDArray[np.float64]:
     """What the confidence is judged by: [4] constant, height, margin, log of the number of windows.
 
     Height is the peak over the curve's median; margin the peak over the best rival that is no
-    neighbour of it.
+    neighbour of it. Both are taken in units of the curve's scatter, which falls with the square root of
+    the number of windows: a low peak is chance in a short clip and a find in a long one.
     """
     best = int(np.nanargmax(curve))
     rivals = curve.copy()
     rivals[max(0, best - _PEAK_HALF_WIDTH) : best + _PEAK_HALF_WIDTH + 1] = np.nan
+    windows = max(windows, 1)
     if not np.isfinite(rivals).any():
-        return np.array([1.0, 0.0, 0.0, np.log(max(windows, 1))])
-    top = float(curve[best])
+        return np.array([1.0, 0.0, 0.0, np.log(windows)])
+    top, unit = float(curve[best]), _SCATTER / np.sqrt(windows)
     height, margin = top - float(np.nanmedian(curve)), top - float(np.nanmax(rivals))
-    return np.array([1.0, height, margin, np.log(max(windows, 1))])
+    return np.array([1.0, height / unit, margin / unit, np.log(windows)])

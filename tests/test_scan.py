@@ -115,9 +115,10 @@ def test_features_are_height_and_margin():
     curve = np.zeros(31, np.float32)
     curve[[12, 13, 14, 25]] = [0.9, 1.0, 0.9, 0.6]
     assert curve_features(curve, 100) == pytest.approx([1, 1.0, 0.4, np.log(100)])
+    assert curve_features(curve, 400) == pytest.approx([1, 2.0, 0.8, np.log(400)])
 
 
-CALIBRATION = Calibration(weights=(-4.0, 0.0, 10.0, 0.0), min_confidence=0.5, spread_ms=(20.0, 100.0))
+CALIBRATION = Calibration(weights=(-4.0, 0.0, 12.0, 0.0), min_confidence=0.5, spread_ms=(20.0, 100.0))
 
 
 def scores_with_peak(*, height: float, column: int, windows: int) -> np.ndarray:

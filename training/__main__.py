@@ -108,6 +108,29 @@ def calibrate(
     typer.echo(describe(calibration, examples))
 
 
+@app.command()
+def scatter(
+    cache: Annotated[Path, typer.Option(help="Cache folder.")],
+    domain: Annotated[str, typer.Option(help="First folder of the clips' paths.")] = "broadcast",
+    split: Annotated[str, typer.Option(help="Which clips.")] = "val",
+    student: Annotated[Path | None, typer.Option(help="Student's folder, or a checkpoint.")] = None,
+) -> None:
+    """How far a domain's clips lie apart, and how much of it is their own."""
+    from training.clips import load_clips
+    from training.evaluate import encoders_of
+    from training.scatter import measure_scatter
+    from training.validate import score_clip
+
+    clips = [clip for clip in load_clips(cache, split=split) if clip.entry.domain == domain]
+    encoders = encoders_of(student, threads=os.cpu_count() or 1)
+    found = measure_scatter([score_clip(clip, encoders) for clip in clips])
+    typer.echo(
+        f"{found.clips} of {len(clips)} clips: median {found.median_frames:+.2f} frames, standard deviation "
+        f"{found.deviation_frames:.2f}; halves correlate by {found.correlation:.2f}, so "
+        f"{found.own_deviation_frames:.2f} frames are the clips' own"
+    )
+
+
 def run_app() -> None:
     """Run a command; an expected failure is one line and its exit code."""
     try:

@@ -27,15 +27,15 @@ Floats = NDArray[np.float32]
 
 STRETCH_FRAMES = (26, 38, 50, 75, 100, 200)  # 1 s to 8 s; whole clips are added
 MARGIN = WINDOW_FRAMES - 1  # a stretch has so many more frames than windows
-STRETCHES_PER_CLIP = 6  # of each length, at most
+STRETCHES_PER_CLIP = 12  # of each length, at most
 MAX_SHIFT_FRAMES = RANGE_FRAMES - 1
-MISMATCHED_SHARE = 0.25  # of the examples: sound that belongs to another clip
+MISMATCHED_SHARE = 0.35  # of the examples: sound that belongs to another clip
 RIGHT_WITHIN_FRAMES = 1.0
 COVERED = 0.9
 # Among the accepted examples at most this share may rest on a wrong peak: one that is further from the
 # truth than the sources disagree among themselves, or any peak at all where the sound is another clip's.
 WRONG_PEAK_FRAMES = 2.0
-MAX_WRONG_PEAKS = 0.02
+MAX_WRONG_PEAKS = 0.05
 FOLDS = 5
 RIDGE = 1e-4
 
@@ -100,8 +100,9 @@ def make_examples(clips: list[Encoded], student: Student, *, seed: int) -> Itera
                 stretch = replace(
                     clip, video=clip.video[first : first + windows], video_tick=clip.video_tick + first
                 )
-                if rng.random() < MISMATCHED_SHARE:
-                    other = clips[(number + int(rng.integers(1, len(clips)))) % len(clips)]
+                others = [other for other in clips if other is not clip and len(other.audio) >= windows]
+                if others and rng.random() < MISMATCHED_SHARE:
+                    other = others[int(rng.integers(len(others)))]
                     example = mismatched_example(stretch, other, student, rng=rng)
                 else:
                     example = moved_example(stretch, student, rng=rng)
@@ -123,11 +124,15 @@ def moved_example(stretch: Encoded, student: Student, *, rng: np.random.Generato
 def mismatched_example(
     stretch: Encoded, other: Encoded, student: Student, *, rng: np.random.Generator
 ) -> Example | None:
-    """A stretch with the beginning of another clip's sound."""
+    """A stretch with sound from somewhere in another clip."""
     margin = int(rng.integers(0, RANGE_FRAMES + 1))  # of sound on both sides
     length = len(stretch.video) + 2 * margin
-    sound = replace(stretch, audio=other.audio[:length], audio_tick=stretch.video_tick - margin)
-    return _example(sound, student, truth=None)
+    first = int(rng.integers(0, max(1, len(other.audio) - length + 1)))
+    sound = other.audio[first : first + length]
+    moved = replace(
+        stretch, audio=sound, audio_tick=stretch.video_tick - (len(sound) - len(stretch.video)) // 2
+    )
+    return _example(moved, student, truth=None)
 
 
 def fit(examples: list[Example]) -> Calibration:
