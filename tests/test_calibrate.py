@@ -8,7 +8,15 @@ from students import write_student
 
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import Calibration, load_student
-from training.calibrate import Example, expected_calibration_error, fit, write_calibration
+from training.calibrate import (
+    MAX_WRONG_PEAKS,
+    MISMATCHED_PRIOR,
+    Example,
+    expected_calibration_error,
+    fit,
+    prior_weights,
+    write_calibration,
+)
 
 
 def made_up_examples(count: int, seed: int = 0) -> list[Example]:
@@ -33,7 +41,7 @@ def test_confidence_is_the_share_that_is_right_on_examples_not_fitted():
     calibration = fit(made_up_examples(4000))
     unseen = made_up_examples(4000, seed=1)
     right = np.array([example.is_right for example in unseen], float)
-    assert expected_calibration_error(confidence_of(calibration, unseen), right) < 0.03
+    assert expected_calibration_error(confidence_of(calibration, unseen), right, np.ones(4000)) < 0.03
 
 
 def test_few_of_the_accepted_are_wrong_and_the_spread_covers_them():
@@ -45,7 +53,7 @@ def test_few_of_the_accepted_are_wrong_and_the_spread_covers_them():
         if sure >= calibration.min_confidence
     ]
     assert len(accepted) > 1000
-    assert np.mean([example.is_wrong_peak for example in accepted]) < 0.03
+    assert np.mean([example.is_wrong_peak for example in accepted]) < MAX_WRONG_PEAKS + 0.01
     floor, slope = calibration.spread_ms
     covered = [abs(e.error_frames) * 40 <= floor + slope / np.sqrt(e.windows) for e in accepted]
     assert np.mean(covered) == pytest.approx(0.9, abs=0.03)
@@ -55,6 +63,12 @@ def test_mismatched_sound_is_never_right():
     example = Example(0, np.zeros(4), 50, None, at_edge=False)
     assert not example.is_right
     assert example.is_wrong_peak
+
+
+def test_mismatched_sound_counts_for_its_prior():
+    examples = [Example(k, np.zeros(4), 50, None if k < 40 else 0.0, at_edge=False) for k in range(100)]
+    counts = prior_weights(examples)
+    assert counts[:40].sum() / counts.sum() == pytest.approx(MISMATCHED_PRIOR)
 
 
 def test_noise_cannot_be_calibrated():
@@ -70,7 +84,9 @@ def test_noise_cannot_be_calibrated():
 def test_calibration_error_of_a_known_case():
     confidence = np.array([0.95] * 10 + [0.15] * 10)
     right = np.array([1.0] * 9 + [0.0] + [0.0] * 10)
-    assert expected_calibration_error(confidence, right) == pytest.approx(0.5 * 0.05 + 0.5 * 0.15)
+    assert expected_calibration_error(confidence, right, np.ones(20)) == pytest.approx(
+        0.5 * 0.05 + 0.5 * 0.15
+    )
 
 
 def test_a_calibration_is_written_into_the_artefact_and_read_back(tmp_path):

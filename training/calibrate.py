@@ -30,6 +30,7 @@ MARGIN = WINDOW_FRAMES - 1  # a stretch has so many more frames than windows
 STRETCHES_PER_CLIP = 12  # of each length, at most
 MAX_SHIFT_FRAMES = RANGE_FRAMES - 1
 MISMATCHED_SHARE = 0.35  # of the examples: sound that belongs to another clip
+MISMATCHED_PRIOR = 0.2  # what they count for together
 RIGHT_WITHIN_FRAMES = 1.0
 COVERED = 0.9
 # Among the accepted examples at most this share may rest on a wrong peak: one that is further from the
@@ -139,11 +140,12 @@ def fit(examples: list[Example]) -> Calibration:
     """Logistic regression for the confidence, then the threshold and the spread that follow from it."""
     features = np.stack([example.features for example in examples])
     right = np.array([example.is_right for example in examples], float)
-    weights = _logistic(features, right)
+    counts = prior_weights(examples)
+    weights = _logistic(features, right, counts)
     confidence = 1 / (1 + np.exp(-features @ weights))
     accepted = np.array([not example.at_edge for example in examples])
     wrong = np.array([example.is_wrong_peak for example in examples])
-    least = _threshold(confidence[accepted], wrong[accepted])
+    least = _threshold(confidence[accepted], wrong[accepted], counts[accepted])
     errors = np.array(
         [
             (lead_ms(abs(example.error_frames)), example.windows)
@@ -152,6 +154,14 @@ def fit(examples: list[Example]) -> Calibration:
         ]
     )
     return Calibration(tuple(weights.tolist()), least, _spread(errors[:, 0], errors[:, 1]))
+
+
+def prior_weights(examples: list[Example]) -> NDArray[np.float64]:
+    """What each example counts for: 1, and less if mismatched, so that these are as rare as in real use."""
+    mismatched = np.array([example.error_frames is None for example in examples])
+    odds = MISMATCHED_PRIOR / (1 - MISMATCHED_PRIOR)
+    share = odds * (~mismatched).sum() / max(1, int(mismatched.sum()))
+    return np.where(mismatched, share, 1.0)
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
@@ -170,9 +180,10 @@ def describe(calibration: Calibration, examples: list[Example]) -> str:
     Confidence is judged on clips left out of its fit (five folds); the threshold is that of the full fit.
     """
     confidence, right = held_out_confidence(examples), np.array([e.is_right for e in examples], float)
+    counts = prior_weights(examples)
     lines = [
-        f"{len(examples)} examples, {right.mean():.1%} right; "
-        f"expected calibration error {expected_calibration_error(confidence, right):.3f}",
+        f"{len(examples)} examples, {np.average(right, weights=counts):.1%} right; "
+        f"expected calibration error {expected_calibration_error(confidence, right, counts):.3f}",
         f"weights {[round(weight, 3) for weight in calibration.weights]}, "
         f"least confidence {calibration.min_confidence}, 90 % within "
         f"{calibration.spread_ms[0]:g} ms + {calibration.spread_ms[1]:g} ms / sqrt(windows)",
@@ -202,21 +213,25 @@ def held_out_confidence(examples: list[Example]) -> NDArray[np.float64]:
     features = np.stack([example.features for example in examples])
     right = np.array([example.is_right for example in examples], float)
     folds = np.array([example.clip % FOLDS for example in examples])
+    counts = prior_weights(examples)
     confidence = np.zeros(len(examples))
     for fold in range(FOLDS):
-        weights = _logistic(features[folds != fold], right[folds != fold])
+        weights = _logistic(features[folds != fold], right[folds != fold], counts[folds != fold])
         confidence[folds == fold] = 1 / (1 + np.exp(-features[folds == fold] @ weights))
     return confidence
 
 
-def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Mean distance between confidence and share of right answers over ten equal bins, by their size."""
+def expected_calibration_error(
+    confidence: NDArray[np.float64], right: NDArray[np.float64], counts: NDArray[np.float64]
+) -> float:
+    """Mean distance between confidence and share of right answers over ten equal bins, by their weight."""
     bins = np.minimum((confidence * 10).astype(int), 9)
     error = 0.0
     for place in range(10):
         inside = bins == place
         if inside.any():
-            error += inside.mean() * abs(float(confidence[inside].mean()) - float(right[inside].mean()))
+            gap = np.average(confidence[inside] - right[inside], weights=counts[inside])
+            error += float(counts[inside].sum() / counts.sum()) * abs(float(gap))
     return error
 
 
@@ -245,22 +260,27 @@ def _cut_audio(stretch: Encoded) -> Encoded:
     return replace(stretch, audio=stretch.audio[rows], audio_tick=first)
 
 
-def _logistic(features: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+def _logistic(
+    features: NDArray[np.float64], right: NDArray[np.float64], counts: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Weights [F] of greatest likelihood, with a slight ridge."""
 
     def loss(weights: NDArray[np.float64]) -> float:
         logits = features @ weights
-        return float(np.mean(np.logaddexp(0, logits) - right * logits) + RIDGE * weights @ weights)
+        losses = np.logaddexp(0, logits) - right * logits
+        return float(np.average(losses, weights=counts) + RIDGE * weights @ weights)
 
     result: NDArray[np.float64] = minimize(loss, np.zeros(features.shape[1]), method="BFGS").x
     return result
 
 
-def _threshold(confidence: NDArray[np.float64], wrong: NDArray[np.bool_]) -> float:
+def _threshold(
+    confidence: NDArray[np.float64], wrong: NDArray[np.bool_], counts: NDArray[np.float64]
+) -> float:
     """The least confidence at which few enough of the accepted rest on a wrong peak."""
     for least in np.arange(0.05, 1.0, 0.01):
         accepted = confidence >= least
-        if accepted.any() and wrong[accepted].mean() <= MAX_WRONG_PEAKS:
+        if accepted.any() and np.average(wrong[accepted], weights=counts[accepted]) <= MAX_WRONG_PEAKS:
             return float(round(least, 2))
     raise ConfigError("no confidence keeps the share of wrong answers low enough: train longer")
 
