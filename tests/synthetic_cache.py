@@ -6,7 +6,7 @@ import numpy as np
 
 from avsync_cli.mel import mel_track
 from avsync_cli.sound import Sound
-from training.cache import CachedClip, audio_path, video_path, write_arrays, write_manifest
+from training.cache import CachedClip, audio_path, sha256_of, video_path, write_arrays, write_manifest
 
 
 def make_cache(cache: Path, *, clips: int = 6, frames: int = 40, seed: int = 0) -> Path:
@@ -18,11 +18,12 @@ def make_cache(cache: Path, *, clips: int = 6, frames: int = 40, seed: int = 0) 
         domain = "broadcast" if number % 2 else "wild"
         split = "val" if number % 3 == 2 else "train"
         file = f"{domain}/{number}.mp4"
-        entry = CachedClip(file, split, "made", domain, False, 0.0, frames)
         loud = np.repeat(rng.random(frames // 2 + 1), 2)[:frames].astype(np.float32)
-        write_arrays(video_path(cache, entry.file), _video(loud, rng))
-        write_arrays(audio_path(cache, entry.file), _audio(loud, rng))
-        entries.append(entry)
+        video, audio = video_path(cache, file), audio_path(cache, file)
+        write_arrays(video, _video(loud, rng))
+        write_arrays(audio, _audio(loud, rng))
+        hashes = sha256_of(video), sha256_of(audio)
+        entries.append(CachedClip(file, split, "made", domain, False, 0.0, frames, *hashes))
     write_manifest(cache, entries)
     return cache
 

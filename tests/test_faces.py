@@ -184,5 +184,5 @@ def test_damaged_model_is_refused(name: str, damage: str, tmp_path: Path) -> Non
 
 def test_swapped_models_are_refused(tmp_path: Path) -> None:
     (tmp_path / DETECTOR_FILE).write_bytes((ASSETS / MESH_FILE).read_bytes())
-    with pytest.raises(ModelError, match="input of shape"):
+    with pytest.raises(ModelError, match="has the inputs"):
         FaceModels(assets=tmp_path)

@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from synthetic_cache import make_cache
 
 from avsync_cli.errors import ConfigError
-from training.cache import audio_path, read_manifest, video_path
+from training.cache import audio_path, open_cache, read_manifest, video_path
 from training.clips import audio_windows, load_clips, make_batch
 from training.corpus import read_corpus
 from training.prepare import prepare, prepare_clip
@@ -112,3 +113,15 @@ def test_batches_pair_each_window_with_its_own_sound(corpus, tmp_path):
             assert np.array_equal(mels[row, 3 + place].numpy(), expected)
     frames = batch.crops[1, batch.video_rows[1, 4]]
     assert np.array_equal(frames.numpy(), clip.crops[end - 1 - clip.first_tick])
+
+
+def test_a_part_that_changed_is_refused(tmp_path):
+    cache = make_cache(tmp_path / "cache")
+    assert load_clips(cache, split="train")
+    part = video_path(cache, "broadcast/1.mp4")
+    part.write_bytes(part.read_bytes() + b"\0")
+    with pytest.raises(ConfigError, match="not what the manifest says"):
+        load_clips(cache, split="train")
+    (cache / "manifest.json").unlink()
+    with pytest.raises(ConfigError, match="without a manifest"):
+        open_cache(cache)
