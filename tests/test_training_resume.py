@@ -143,7 +143,8 @@ def test_a_terminated_run_saves_itself_and_goes_on(cache, tmp_path):
     config, run = tmp_path / "tiny.toml", tmp_path / "run"
     config.write_text(TINY.format(cache=cache))
     process = start(config, run)
-    while process.poll() is None and not (run / "log.csv").exists():
+    log = run / "log.csv"
+    while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 1):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=120)
