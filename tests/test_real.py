@@ -32,19 +32,20 @@ def test_every_container_and_rate_of_the_wild_gets_an_answer(bundled):
         report = check_file(CORPUS / row["file"], engine=bundled, end_s=6.0)
         assert report.status in ("in_sync", "out_of_sync", "undetermined")
         assert report.tracks, row["file"]
-        assert report.fps == pytest.approx(float(row["fps"]), rel=0.02)
+        assert report.fps == pytest.approx(float(row["fps"]), rel=0.05)
 
 
 def test_broadcast_clips_agree_with_their_source(bundled):
+    """Clips of this source lie 0.7 frames apart among themselves, hence the frame and a half."""
     rows = [row for row in validation_rows() if row["file"].startswith("broadcast")][::5]
-    right = wrong = 0
-    for row in rows:
-        report = check_file(CORPUS / row["file"], engine=bundled)
-        if report.audio_lead_frames is not None:
-            is_right = abs(report.audio_lead_frames - float(row["source_lead_frames"])) <= 1
-            right, wrong = right + is_right, wrong + (not is_right)
-    assert right >= 0.75 * len(rows)
-    assert wrong <= 0.15 * len(rows)
+    leads = [check_file(CORPUS / row["file"], engine=bundled).audio_lead_frames for row in rows]
+    errors = [
+        abs(lead - float(row["source_lead_frames"]))
+        for lead, row in zip(leads, rows, strict=True)
+        if lead is not None
+    ]
+    assert sum(error <= 1.5 for error in errors) >= 0.85 * len(rows)
+    assert sum(error > 2.5 for error in errors) <= 0.05 * len(rows)
 
 
 def test_sound_of_another_clip_is_not_in_sync(bundled):
