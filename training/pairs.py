@@ -143,21 +143,6 @@ class ClipPairs:
         return drawn
 
 
-def fixed_pairs(
-    clips: Sequence[LoadedClip], count: int, *, seed: int, reach: Reach, negatives: Negatives
-) -> list[tuple[LoadedClip, Pair]]:
-    """Pairs to validate on, the same at every validation: as many of each clip as of any other."""
-    found = [make_drawable(clip, reach=reach, negatives=negatives) for clip in clips]
-    usable = [clip for clip in found if clip is not None]
-    if not usable:
-        raise ConfigError("no clip to validate on is long and loud enough to draw pairs from")
-    drawn = []
-    for index in range(count):
-        clip = usable[index % len(usable)]
-        drawn.append((clip.clip, clip.draw(np.random.default_rng((seed, index)))))
-    return drawn
-
-
 @dataclass(frozen=True)
 class PairBatch:
     """B pairs cut out with `reach` around their windows.
@@ -208,6 +193,24 @@ def cut_pairs(pairs: Sequence[tuple[LoadedClip, Pair]], reach: Reach) -> PairBat
         torch.tensor([float(pair.in_sync) for _, pair in pairs]),
         reach,
     )
+
+
+def fixed_batches(
+    clips: Sequence[LoadedClip], count: int, size: int, *, seed: int, reach: Reach, negatives: Negatives
+) -> list[PairBatch]:
+    """`count` pairs to validate on, as many of each clip as of any other, in batches of `size`.
+
+    They depend on the clips and the seed alone. Raises ConfigError where no clip can give one.
+    """
+    found = [make_drawable(clip, reach=reach, negatives=negatives) for clip in clips]
+    usable = [clip for clip in found if clip is not None]
+    if not usable:
+        raise ConfigError("no clip to validate on is long and loud enough to draw pairs from")
+    drawn = []
+    for index in range(count):
+        clip = usable[index % len(usable)]
+        drawn.append((clip.clip, clip.draw(np.random.default_rng((seed, index)))))
+    return [cut_pairs(drawn[first : first + size], reach) for first in range(0, count, size)]
 
 
 def _audio_ticks(mel: MelTrack, margin: int) -> tuple[int, int]:
