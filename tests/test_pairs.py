@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from noise_clips import made_clip
 from scipy.signal import lfilter
 from synthetic_cache import make_cache
 
@@ -14,7 +15,6 @@ from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack, mel_track
 from avsync_cli.sound import Sound
 from avsync_cli.timing import mel_step_at
-from training.cache import CachedClip
 from training.clips import LoadedClip, load_clips
 from training.pairs import ClipPairs, Pair, cut_pairs, fixed_batches, make_drawable, window_rms
 from training.recipe import PairsConfig
@@ -22,16 +22,6 @@ from training.vocalist import Reach
 
 NONE = Reach(0, 0)
 COMPACT = Reach(2, 6)
-
-
-def made_clip(frames=40, sounds=40, *, first_tick=0, sound_tick=0, level=0.1, domain="wild", name="0"):
-    """A clip whose frames and mel steps hold their own numbers, with noise for its sound's energy."""
-    entry = CachedClip(f"{domain}/{name}.mp4", "train", "made", domain, False, 0.0, frames)
-    crops = np.broadcast_to(np.arange(frames, dtype=np.uint8)[:, None, None], (frames, 48, 96))
-    lips = np.broadcast_to(np.arange(frames, dtype=np.float16)[:, None, None], (frames, 40, 3))
-    samples = np.random.default_rng(0).standard_normal(640 * sounds).astype(np.float32)
-    mel = mel_track(Sound((np.broadcast_to(level, sounds).repeat(640) * samples), sound_tick * 640))
-    return LoadedClip(entry, crops, lips, first_tick, mel)
 
 
 def numbered(clip):
