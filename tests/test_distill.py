@@ -14,7 +14,7 @@ import torch
 from recipes import COMPACT_DIMS, PUBLISHED, STUDENT, TEACHER, make_recipe
 from synthetic_cache import make_cache
 
-from avsync_cli.errors import ConfigError
+from avsync_cli.errors import ConfigError, ModelError
 from training.config import as_table, from_table
 from training.distill import (
     BEST,
@@ -34,6 +34,7 @@ from training.processes import Processes
 from training.recipe import NetworkConfig, Recipe
 from training.recipe_checkpoint import RecipeCheckpoint, load_recipe_checkpoint, save_recipe_checkpoint
 from training.steps import indices_of, take_step
+from training.vocalist import MTDVOCALIST, VocaList
 
 ROOT = Path(__file__).parents[1]
 MTD_RECIPE = {
@@ -295,6 +296,22 @@ def test_a_student_of_a_recipe_is_evaluated(cache, tmp_path):
         evaluate(
             tmp_path / BEST, ["protocol"], cache=cache, corpus=None, split="val", jobs=1, network="vocalist"
         )
+
+
+@pytest.mark.slow
+def test_authors_files_are_evaluated(cache, tmp_path):
+    torch.manual_seed(0)
+    weights = VocaList(MTDVOCALIST).state_dict()
+    torch.save({"state_dict": weights}, tmp_path / "pure.pth")
+    asked = {"cache": cache, "corpus": None, "split": "val", "jobs": 1, "max_frames": 6, "clips": 1}
+    with pytest.raises(ConfigError, match="say with --network whose weights it holds"):
+        evaluate(tmp_path / "pure.pth", ["protocol"], **asked)
+    result = evaluate(tmp_path / "pure.pth", ["protocol"], network="mtdvocalist", **asked)
+    assert (result["name"], result["network"]) == ("pure", "mtdvocalist")
+    assert round(result["parameters"] / 1e6, 3) == 13.281
+    assert result["protocol"][0]["group"] == "all"
+    with pytest.raises(ModelError, match=r"net\.vid_prenet\.0\S+ has shape .* but vocalist needs"):
+        evaluate(tmp_path / "pure.pth", ["protocol"], network="vocalist", **asked)
 
 
 def toml_of(recipe, path):

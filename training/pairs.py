@@ -246,11 +246,11 @@ def _audio_ticks(mel: MelTrack, margin: int) -> tuple[int, int]:
 
 def _step_energy(mel: Floats) -> Floats:
     """Mean square of the samples around each mel step: [T, 80] -> [T]."""
-    areas, widths = _filter_sizes()
+    areas, widths = _filter_sizes()  # both [80]
     decibels = (mel + MEL_LIMIT) * (MEL_RANGE_DB / (2 * MEL_LIMIT)) - MEL_RANGE_DB + MEL_REFERENCE_DB
     magnitude = 10 ** (decibels / 20) / areas  # the mean of |X| under each filter
     mean_square = (4 / np.pi) * magnitude**2  # of |X|, where its two parts are normal
-    energy: Floats = 2 * (mean_square @ widths) / (N_FFT * _HANN_ENERGY)
+    energy: Floats = (2 * (mean_square @ widths) / (N_FFT * _HANN_ENERGY)).astype(np.float32)
     return energy
 
 
