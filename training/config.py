@@ -11,6 +11,8 @@ from avsync_cli.errors import ConfigError
 
 T = TypeVar("T")
 
+WINDOW_NETWORK = "window"  # one embedding straight from a window: the bundled student
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -91,6 +93,7 @@ class MatchConfig:
     cache: str
     steps: int  # that the schedule is made for
     end_at: int | None = None  # stop after this step, before the schedule ends
+    network: str = WINDOW_NETWORK  # or the name of a compact network, whose encoders are trained
     start: str | None = None  # checkpoint whose averaged weights to start from; None: from nothing
     seed: int = 0
     threads: int = 2
