@@ -6,18 +6,10 @@ import numpy as np
 
 from avsync_cli.mel import mel_track
 from avsync_cli.sound import Sound
-from training.cache import (
-    GREY,
-    CachedClip,
-    audio_path,
-    sha256_of,
-    video_path,
-    write_arrays,
-    write_manifest,
-)
+from training.cache import CachedClip, audio_path, sha256_of, video_path, write_arrays, write_manifest
 
 
-def make_cache(cache: Path, *, clips: int = 6, frames: int = 40, seed: int = 0, crop: str = GREY) -> Path:
+def make_cache(cache: Path, *, clips: int = 6, frames: int = 40, seed: int = 0) -> Path:
     """Write `clips` clips, every third of them val, in two domains; returns the cache's folder."""
     rng = np.random.default_rng(seed)
     cache.mkdir(parents=True, exist_ok=True)
@@ -28,14 +20,11 @@ def make_cache(cache: Path, *, clips: int = 6, frames: int = 40, seed: int = 0, 
         file = f"{domain}/{number}.mp4"
         loud = np.repeat(rng.random(frames // 2 + 1), 2)[:frames].astype(np.float32)
         video, audio = video_path(cache, file), audio_path(cache, file)
-        arrays = _video(loud, rng)
-        if crop != GREY:
-            arrays["crops"] = np.stack([arrays["crops"] // part for part in (1, 2, 3)], axis=-1)
-        write_arrays(video, arrays)
+        write_arrays(video, _video(loud, rng))
         write_arrays(audio, _audio(loud, rng))
         hashes = sha256_of(video), sha256_of(audio)
         entries.append(CachedClip(file, split, "made", domain, False, 0.0, frames, *hashes))
-    write_manifest(cache, entries, crop=crop)
+    write_manifest(cache, entries)
     return cache
 
 

@@ -3,15 +3,18 @@
 import io
 import json
 import tracemalloc
+from dataclasses import replace
 from itertools import chain, pairwise
 
 import numpy as np
 import pytest
 from synthetic_cache import make_cache
+from typer.testing import CliRunner
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from avsync_cli.errors import ConfigError
-from training.cache import PUBLISHED, read_manifest
+from training.__main__ import app
+from training.cache import PUBLISHED, read_manifest, sha256_of, video_path, write_arrays, write_manifest
 from training.clips import load_clips
 from training.shards import epoch_order, open_shards, read_index, write_shards
 from training.sources import open_source
@@ -28,6 +31,21 @@ def cache(tmp_path_factory):
 def shards(cache):
     folder = cache.with_name("shards")
     write_shards(cache, folder, clips_per_shard=3)
+    return folder
+
+
+def make_colour_cache(folder, **options):
+    """A cache whose crops have three different channels."""
+    make_cache(folder, **options)
+    entries = []
+    for entry in read_manifest(folder):
+        path = video_path(folder, entry.file)
+        with np.load(path) as part:
+            arrays = dict(part)
+        arrays["crops"] = np.stack([arrays["crops"] // divisor for divisor in (1, 2, 3)], axis=-1)
+        write_arrays(path, arrays)
+        entries.append(replace(entry, video_sha256=sha256_of(path)))
+    write_manifest(folder, entries, crop=PUBLISHED)
     return folder
 
 
@@ -49,7 +67,7 @@ def test_shards_give_back_what_the_cache_holds(cache, shards):
 
 
 def test_colour_survives(tmp_path):
-    cache = make_cache(tmp_path / "cache", clips=3, crop=PUBLISHED)
+    cache = make_colour_cache(tmp_path / "cache", clips=3)
     write_shards(cache, tmp_path / "shards", clips_per_shard=10)
     source = open_source(tmp_path / "shards", split="val")
     assert source.crop == open_source(cache, split="val").crop == PUBLISHED
@@ -88,7 +106,7 @@ def test_the_buffer_mixes_shards_no_further_than_it_is_large():
 
 
 def test_memory_is_bounded_by_the_buffer(tmp_path):
-    cache = make_cache(tmp_path / "cache", clips=45, frames=40, crop=PUBLISHED)
+    cache = make_colour_cache(tmp_path / "cache", clips=45, frames=40)
     write_shards(cache, tmp_path / "shards", clips_per_shard=8)
     source = open_source(tmp_path / "shards", split="train", buffer=4)
     clip_bytes = 40 * 48 * 96 * 3
@@ -142,6 +160,18 @@ def test_the_same_cache_gives_the_same_shards(tmp_path, cache, shards):
     assert read_index(shards) == ("grey", again)
     assert {shard.split for shard in again} == {"train", "val"}
     assert sum(len(shard.windows) for shard in again) == len(read_manifest(cache)) == CLIPS
+
+
+def test_the_command_says_what_it_wrote(tmp_path, cache):
+    words = ["shard", str(cache), "-o", str(tmp_path / "shards"), "--clips-per-shard", "7"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "30 clips in 5 shards" in result.output
+    assert [path.name for path in sorted((tmp_path / "shards").iterdir())] == [
+        "index.json",
+        *("train-00000.tar", "train-00001.tar", "train-00002.tar"),
+        *("val-00000.tar", "val-00001.tar"),
+    ]
 
 
 def test_an_index_that_does_not_fit_is_refused(tmp_path, cache):
