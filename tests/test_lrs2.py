@@ -11,6 +11,7 @@ import soundfile
 import torch
 import torch.nn.functional as F
 from talking import write_talking_head
+from toy_lrs2 import write_toy
 from typer.testing import CliRunner
 
 from avsync_cli.errors import ConfigError
@@ -89,6 +90,15 @@ def test_lists_say_where_a_clip_lies_and_for_what(released):
     assert {(entry.domain, entry.source, entry.lead_frames) for entry in tasks.values()} == {
         ("lrs2", "lrs2", 0.0)
     }
+
+
+@pytest.mark.slow
+def test_the_toy_is_laid_out_as_the_release(tmp_path):
+    root = write_toy(tmp_path, seconds=0.4)
+    tasks = read_lists(root, [root / f"{name}.txt" for name in ("pretrain", "val", "test")])
+    assert [task.entry.split for task in tasks] == ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    assert not any(task.entry.reason for task in tasks)
+    assert len({task.path.read_bytes() for task in tasks}) == 8
 
 
 def test_lists_that_cannot_be_used_are_refused(released, tmp_path):
