@@ -3,18 +3,18 @@
 import io
 import json
 import tracemalloc
-from dataclasses import replace
 from itertools import chain, pairwise
 
 import numpy as np
 import pytest
+from colour_cache import make_colour_cache
 from synthetic_cache import make_cache
 from typer.testing import CliRunner
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from avsync_cli.errors import ConfigError
 from training.__main__ import app
-from training.cache import PUBLISHED, read_manifest, sha256_of, video_path, write_arrays, write_manifest
+from training.cache import PUBLISHED, read_manifest
 from training.clips import load_clips
 from training.shards import epoch_order, open_shards, read_index, write_shards
 from training.sources import open_source
@@ -31,21 +31,6 @@ def cache(tmp_path_factory):
 def shards(cache):
     folder = cache.with_name("shards")
     write_shards(cache, folder, clips_per_shard=3)
-    return folder
-
-
-def make_colour_cache(folder, **options):
-    """A cache whose crops have three different channels."""
-    make_cache(folder, **options)
-    entries = []
-    for entry in read_manifest(folder):
-        path = video_path(folder, entry.file)
-        with np.load(path) as part:
-            arrays = dict(part)
-        arrays["crops"] = np.stack([arrays["crops"] // divisor for divisor in (1, 2, 3)], axis=-1)
-        write_arrays(path, arrays)
-        entries.append(replace(entry, video_sha256=sha256_of(path)))
-    write_manifest(folder, entries, crop=PUBLISHED)
     return folder
 
 
