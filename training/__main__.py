@@ -1,6 +1,7 @@
 """Command line of the training; each command imports what it needs when it runs."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -92,6 +93,31 @@ def evaluate(
     if output is not None:
         write_result(output, result)
     typer.echo(markdown(result))
+
+
+@app.command()
+def compare(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_OR_CONFIG...",
+            help="Run folders with their metrics.json; a TOML file stands for the runs made with its name.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for comparison.md and the plots.")],
+    runs: Annotated[Path, typer.Option(help="Where the runs of configurations are looked for.")] = Path(
+        "runs"
+    ),
+    group: Annotated[str, typer.Option(help="Which group of clips: all, or a domain.")] = "all",
+    published: Annotated[
+        bool, typer.Option("--published", help="Add the published figures in a table of their own.")
+    ] = False,
+) -> None:
+    """Compare evaluated runs: a Markdown table and the plots of the paper."""
+    from training.compare import compare as run
+
+    command = shlex.join(["python", "-m", "training", *sys.argv[1:]])
+    typer.echo(run(paths, output, runs=runs, command=command, group=group, published=published))
 
 
 @app.command()
