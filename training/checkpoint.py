@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from avsync_cli.errors import ConfigError, ModelError
-from training.config import MatchConfig, as_table, from_table
+from training.config import WINDOW_NETWORK, MatchConfig, as_table, from_table
 from training.encoders import MatchNet
 
 FORMAT = "avsync-match-checkpoint"
@@ -63,7 +63,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def averaged_net(checkpoint: Checkpoint) -> MatchNet:
-    """The net with the averaged weights, in evaluation mode."""
+    """The window net with the averaged weights, in evaluation mode. Raises ConfigError for another one."""
+    if checkpoint.config.network != WINDOW_NETWORK:
+        raise ConfigError(f"the checkpoint holds the encoders of {checkpoint.config.network}, not a student")
     net = MatchNet(checkpoint.config.model)
     net.load_state_dict(checkpoint.average)
     return net.eval()

@@ -5,11 +5,13 @@ import tomllib
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from avsync_cli.errors import ConfigError
 
 T = TypeVar("T")
+
+WINDOW_NETWORK = "window"  # one embedding straight from a window: the bundled student
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class MatchConfig:
     cache: str
     steps: int  # that the schedule is made for
     end_at: int | None = None  # stop after this step, before the schedule ends
+    network: str = WINDOW_NETWORK  # or the name of a compact network, whose encoders are trained
     start: str | None = None  # checkpoint whose averaged weights to start from; None: from nothing
     seed: int = 0
     threads: int = 2
@@ -123,7 +126,7 @@ def from_table(kind: type[T], table: dict[str, Any], *, where: str) -> T:
     values = {name: _value(hints[name], value, where=f"{where}: {name}") for name, value in table.items()}
     try:
         return kind(**values)
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
@@ -139,6 +142,8 @@ def as_table(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the datacl
 
 
 def _value(kind: Any, value: Any, *, where: str) -> Any:  # noqa: ANN401 - types and values of any kind
+    if kind is Any:
+        return value
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: must be a table")
@@ -152,10 +157,27 @@ def _value(kind: Any, value: Any, *, where: str) -> Any:  # noqa: ANN401 - types
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: must be a table")
         return {key: _value(get_args(kind)[1], item, where=where) for key, item in value.items()}
-    if origin in (Union, types.UnionType):
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, get_args(kind)))}")
         return value
+    if origin in (Union, types.UnionType):
+        return _any_of(get_args(kind), value, where=where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
         raise ConfigError(f"{where}: must be {kind.__name__}")
     return value
+
+
+def _any_of(kinds: tuple[Any, ...], value: Any, *, where: str) -> Any:  # noqa: ANN401 - as above
+    """The value as the first of the kinds that it fits; the first one's complaint where it fits none."""
+    if value is None and types.NoneType in kinds:
+        return None
+    complaints = []
+    for kind in kinds:
+        try:
+            return _value(kind, value, where=where)
+        except ConfigError as error:
+            complaints.append(error)
+    raise complaints[0]

@@ -12,7 +12,9 @@ from time import perf_counter
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avsync_cli.errors import ConfigError
@@ -21,10 +23,11 @@ from training.augment_mel import augment_mel
 from training.cache import MANIFEST
 from training.checkpoint import Checkpoint, load_checkpoint, provenance, save_checkpoint
 from training.clips import LoadedClip, Sampler, audio_windows, load_clips, video_windows
-from training.config import MatchConfig, OptimiserConfig, as_table
+from training.config import WINDOW_NETWORK, MatchConfig, OptimiserConfig, as_table
 from training.encoders import MatchNet
 from training.matching import MatchLoss, match_loss
 from training.progress import Progress
+from training.token_match import TokenMatchNet, make_match_net
 from training.validate import group_figures, score_clip, torch_encoders
 
 CHECKPOINT = "last.pt"
@@ -38,8 +41,8 @@ class Trainer:
 
     config: MatchConfig
     sampler: Sampler
-    net: MatchNet
-    average: MatchNet
+    net: MatchNet | TokenMatchNet
+    average: MatchNet | TokenMatchNet
     optimiser: torch.optim.Optimizer
 
 
@@ -89,8 +92,8 @@ def train(
 def make_trainer(config: MatchConfig, clips: list[LoadedClip]) -> Trainer:
     """A trainer before its first step."""
     torch.manual_seed(config.seed)
-    net = MatchNet(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = MatchNet(config.model)
+    net = make_match_net(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = make_match_net(config)
     average.load_state_dict(net.state_dict())
     optimiser = torch.optim.AdamW(parameter_groups(net, config.optimiser), lr=0.0)
     sampler = Sampler(clips, config.data, seed=config.seed, steps=config.steps)
@@ -132,10 +135,14 @@ def compute_loss(trainer: Trainer, step: int) -> tuple[MatchLoss, Tensor]:
     torch.manual_seed(seed)  # dropout draws from torch's own generator
     batch = trainer.sampler.batch(step)
     crops, lips = augment_video(batch.crops, batch.lips, config.augment, rng)
-    frames, points = video_windows(crops, lips, batch.video_rows)
-    mels = audio_windows(augment_mel(batch.mel, config.augment, rng), batch.audio_steps)
-    out = trainer.net.train()(frames, points, mels)
-    loss = match_loss(out, batch.validity, config.loss, curve_scale=trainer.net.curve_scale, rng=rng)
+    mel = augment_mel(batch.mel, config.augment, rng)
+    net, validity = trainer.net.train(), batch.validity
+    if isinstance(net, TokenMatchNet):
+        out, validity = net(crops, lips, mel, batch)
+    else:
+        frames, points = video_windows(crops, lips, batch.video_rows)
+        out = net(frames, points, audio_windows(mel, batch.audio_steps))
+    loss = match_loss(out, validity, config.loss, curve_scale=net.curve_scale, rng=rng)
     return loss, out.video_gate.detach().mean()
 
 
@@ -167,10 +174,11 @@ def update_average(average: nn.Module, net: nn.Module, keep: float) -> None:
             mean.copy_(value)
 
 
-def validate(net: MatchNet, clips: list[LoadedClip], step: int, log: "Table", frames: int) -> str:
+def validate(
+    net: MatchNet | TokenMatchNet, clips: list[LoadedClip], step: int, log: "Table", frames: int
+) -> str:
     """Quick figures on val clips into the log; returns the line to show."""
-    encoders = torch_encoders(net)
-    figures = group_figures((clip, score_clip(clip, encoders, max_frames=frames)) for clip in clips)
+    figures = group_figures((clip, _score(net, clip, frames)) for clip in clips)
     for group in figures:
         log.add({"step": step, "group": group.group, "clips": group.clips, **group.percent})
     words = [
@@ -180,6 +188,12 @@ def validate(net: MatchNet, clips: list[LoadedClip], step: int, log: "Table", fr
         if ":" not in group.group
     ]
     return f"step {step}: K=5 / K=15 / clip: " + ", ".join(words)
+
+
+def _score(net: MatchNet | TokenMatchNet, clip: LoadedClip, frames: int) -> NDArray[np.float32]:
+    if isinstance(net, TokenMatchNet):
+        return net.score_clip(clip, max_frames=frames)
+    return score_clip(clip, torch_encoders(net), max_frames=frames)
 
 
 def snapshot(trainer: Trainer, step: int, origin: dict[str, str]) -> Checkpoint:
@@ -194,11 +208,20 @@ def snapshot(trainer: Trainer, step: int, origin: dict[str, str]) -> Checkpoint:
 
 
 def start_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Begin a new run with the averaged weights of another."""
-    if checkpoint.config.model != trainer.config.model:
+    """Begin a new run with the averaged weights of another.
+
+    A compact network also starts from a window network: its video trunk is that network's video encoder.
+    """
+    ours, theirs = trainer.config.network, checkpoint.config.network
+    weights = checkpoint.average
+    if ours != theirs and theirs == WINDOW_NETWORK:
+        trunk, size = "video_encoder.", len("video_encoder.")
+        renamed = {f"{trunk}trunk.{key[size:]}": w for key, w in weights.items() if key.startswith(trunk)}
+        weights = trainer.net.state_dict() | renamed
+    elif (ours, trainer.config.model) != (theirs, checkpoint.config.model):
         raise ConfigError("the checkpoint to start from has a model of other sizes")
-    trainer.net.load_state_dict(checkpoint.average)
-    trainer.average.load_state_dict(checkpoint.average)
+    trainer.net.load_state_dict(weights)
+    trainer.average.load_state_dict(weights)
 
 
 def restore(trainer: Trainer, checkpoint: Checkpoint, origin: dict[str, str]) -> int:

@@ -95,7 +95,38 @@ class Behaviour:
     pooled: Tensor
 
 
-class VocaList(nn.Module):
+@dataclass(frozen=True)
+class Reach:
+    """How far a network looks beyond a window, on each side."""
+
+    frames: int = 0
+    mel_steps: int = 0
+
+
+class CrossModalScorer(nn.Module):
+    """The three cross-modal encoders and the head, whatever the tokens come from."""
+
+    av_transformer: nn.Module
+    va_transformer: nn.Module
+    mem_transformer: nn.Module
+    fc: nn.Module
+    classifier: nn.Module
+
+    def score_pairs(self, video_tokens: Tensor, audio_tokens: Tensor) -> Tensor:
+        """Tokens [B, 5, D] and [B, 16, D] of B pairs -> logits [B]."""
+        return self.relate(video_tokens, audio_tokens).logits
+
+    def relate(self, video_tokens: Tensor, audio_tokens: Tensor) -> Behaviour:
+        """Tokens [B, 5, D] and [B, 16, D] of B pairs -> their Behaviour."""
+        av = self.av_transformer(audio_tokens, video_tokens)
+        va = self.va_transformer(video_tokens, audio_tokens)
+        mem = self.mem_transformer(av.output, va.output)
+        pooled = mem.output.amax(dim=1)
+        logits = self.classifier(torch.tanh(self.fc(pooled))).squeeze(1)
+        return Behaviour(logits, video_tokens, audio_tokens, av, va, mem, pooled)
+
+
+class VocaList(CrossModalScorer):
     """Says of a video window and an audio window whether they belong together: a logit, > 0 for in sync."""
 
     def __init__(self, dims: Dims) -> None:
@@ -123,19 +154,6 @@ class VocaList(nn.Module):
         """Mels [B, 80, 16] (bins x steps, -4..4) -> tokens [B, 16, D]."""
         tokens: Tensor = self.aud_prenet(mels.unsqueeze(1))  # [B, D, 1, 16]
         return tokens.flatten(2).mT
-
-    def score_pairs(self, video_tokens: Tensor, audio_tokens: Tensor) -> Tensor:
-        """Tokens [B, 5, D] and [B, 16, D] of B pairs -> logits [B]."""
-        return self.relate(video_tokens, audio_tokens).logits
-
-    def relate(self, video_tokens: Tensor, audio_tokens: Tensor) -> Behaviour:
-        """Tokens [B, 5, D] and [B, 16, D] of B pairs -> their Behaviour."""
-        av = self.av_transformer(audio_tokens, video_tokens)
-        va = self.va_transformer(video_tokens, audio_tokens)
-        mem = self.mem_transformer(av.output, va.output)
-        pooled = mem.output.amax(dim=1)
-        logits = self.classifier(torch.tanh(self.fc(pooled))).squeeze(1)
-        return Behaviour(logits, video_tokens, audio_tokens, av, va, mem, pooled)
 
 
 class ConvUnit(nn.Module):

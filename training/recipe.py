@@ -1,0 +1,189 @@
+"""What a recipe's TOML says: one frozen dataclass for each table; an unknown or unused key is an error.
+
+The defaults are the paper's (arXiv:2210.15563, section 4.1, and the published code's optimiser). A key that
+is None has the default of what uses it; set where nothing uses it, it is refused, never ignored.
+"""
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from avsync_cli.errors import ConfigError
+from training.config import AugmentConfig, from_table
+
+MethodName = Literal["BCE", "KD", "RKD", "MiniLM", "FitNets", "NMTD", "Last-MTD", "MTD"]
+Observed = Literal["MTD", "Last-MTD", "FitNets"]
+Pixels = Literal["rgb255", "bgr1"]
+
+# What each method takes beside its name.
+_RELATIONS = frozenset({"direction", "clamp_va"})
+_METHOD_KEYS: dict[str, frozenset[str]] = {
+    "BCE": frozenset(),
+    "KD": frozenset({"temperature", "weight"}),
+    "RKD": frozenset({"distance", "angle"}),
+    "MiniLM": _RELATIONS | {"layers"},
+    "FitNets": frozenset({"weight"}),
+    "NMTD": _RELATIONS | {"layers", "bce", "cad", "vr"},
+    "Last-MTD": _RELATIONS | {"bce", "cad", "vr"},
+    "MTD": _RELATIONS | {"layers", "weighting"},
+}
+_SCHEDULE_KEYS: dict[str, frozenset[str]] = {
+    "step": frozenset({"decay", "decay_every"}),
+    "cosine": frozenset({"final_rate"}),
+}
+
+
+def _refuse_unused(config: object, keys_of: dict[str, frozenset[str]], *, chosen: str, what: str) -> None:
+    """Refuse a key that another choice takes and this one does not."""
+    if chosen not in keys_of:
+        raise ConfigError(f"{what} {chosen!r} is not one of {', '.join(keys_of)}")
+    for key in sorted(frozenset().union(*keys_of.values()) - keys_of[chosen]):
+        if getattr(config, key) is not None:
+            raise ConfigError(f"{what} {chosen}: has no use for {key!r}")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A network: a preset, and what differs from it.
+
+    `dims` replaces sizes of the preset by name. `weights` is a file to start from; a student takes from it
+    what fits, a teacher needs all. `pixels` is how the published networks want their frames.
+    """
+
+    preset: str  # see training.networks.PRESETS
+    weights: str | None = None
+    pixels: Pixels | None = None  # None: as published (vocalist: bgr1, mtdvocalist: rgb255)
+    dims: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """A loss of training.distillation; each key says which methods take it."""
+
+    name: MethodName
+    weighting: Literal["UW-13D", "UW-25D", "AW-13D", "AW-25D"] | None = None  # MTD
+    layers: str | tuple[str, ...] | None = None  # NMTD, MTD, MiniLM: "all", a name, or several
+    bce: float | None = None  # NMTD, Last-MTD: w0 of equation 3
+    cad: float | tuple[float, ...] | None = None  # NMTD, Last-MTD: for every layer, or one a layer
+    vr: float | tuple[float, ...] | None = None  # NMTD, Last-MTD
+    direction: Literal["teacher_student", "student_teacher"] | None = None  # all that compare relations
+    clamp_va: bool | None = None  # all that compare relations
+    temperature: float | None = None  # KD
+    weight: float | None = None  # KD, FitNets: of what is added to BCE
+    distance: float | None = None  # RKD
+    angle: float | None = None  # RKD
+
+    def __post_init__(self) -> None:
+        _refuse_unused(self, _METHOD_KEYS, chosen=self.name, what="method")
+
+
+@dataclass(frozen=True)
+class RecipeOptimiser:
+    """Times are in epochs; `warm_up` is linear, by step.
+
+    "step" multiplies the rate by `decay` (0.8) every `decay_every` (20) epochs after the warm-up; "cosine"
+    falls to `final_rate` (0.01) of the peak at the last epoch.
+    """
+
+    name: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = 5e-5
+    schedule: Literal["step", "cosine"] = "step"
+    warm_up: float = 10.0  # epochs
+    decay: float | None = None  # step
+    decay_every: float | None = None  # step: epochs
+    final_rate: float | None = None  # cosine: of the learning rate
+    weight_decay: float = 0.0  # of matrices and kernels
+    clip_norm: float | None = None  # AW needs it
+    ema: float | None = None  # what the average keeps at a step; None: no average
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        _refuse_unused(self, _SCHEDULE_KEYS, chosen=self.schedule, what="schedule")
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """Which pairs an epoch is made of.
+
+    Without `epoch_pairs` an epoch takes one pair of every clip, as published. With it that many clips are
+    drawn, by the domains' shares where there are any (a domain is the first folder of a clip's path), and
+    within them by the square root of their length.
+    """
+
+    batch: int = 128  # pairs a step
+    micro_batches: int = 1  # that a step's pairs are split into: less memory, and the processes' shares
+    epochs: int = 80
+    epoch_pairs: int | None = None
+    negatives: int | Literal["clip"] = 15  # frames: how far a negative's sound is away at most
+    domains: dict[str, float] = field(default_factory=dict)
+    augment: AugmentConfig | None = None  # None: pictures and sound as they are, as published
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.micro_batches, self.epochs) < 1 or self.batch % self.micro_batches:
+            raise ConfigError("data: batch, micro_batches and epochs are 1 or more, and the first two divide")
+        if self.negatives != "clip" and self.negatives < 1:
+            raise ConfigError('data: negatives is 1 frame or more, or "clip"')
+        if self.domains and self.epoch_pairs is None:
+            raise ConfigError("data: domains need epoch_pairs")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Fixed pairs of the val split; `observe` names losses to compute on them beside F1 (Fig. 4)."""
+
+    pairs: int = 2048
+    seed: int = 0
+    every_epochs: int | None = None  # None, and every_steps None: every epoch
+    every_steps: int | None = None
+    observe: tuple[Observed, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.every_epochs is not None and self.every_steps is not None:
+            raise ConfigError("validation: every_epochs and every_steps exclude each other")
+        if self.pairs < 1 or (self.every_epochs or 1) < 1 or (self.every_steps or 1) < 1:
+            raise ConfigError("validation: pairs, every_epochs and every_steps are 1 or more")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run: a network, what it learns from, and how."""
+
+    name: str
+    cache: str
+    network: NetworkConfig
+    method: MethodConfig
+    experiment: str = ""  # what it belongs to, such as "Table 1"
+    label: str = ""  # its row or bar there, such as "MTD"
+    teacher: NetworkConfig | None = None
+    optimiser: RecipeOptimiser = RecipeOptimiser()
+    data: PairsConfig = PairsConfig()
+    validation: ValidationConfig = ValidationConfig()
+    freeze: tuple[str, ...] = ()  # beginnings of module names that stay as they are
+    seed: int = 0
+    threads: int = 2
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: int = 20  # steps
+    checkpoint_every: int = 250  # steps
+    max_steps: int | None = None  # end here; the schedule stays that of all epochs
+
+    def __post_init__(self) -> None:
+        if self.method.name != "BCE" and self.teacher is None:
+            raise ConfigError(f"method {self.method.name}: needs a teacher")
+        if self.teacher is None and self.validation.observe:
+            raise ConfigError(f"observe {self.validation.observe[0]}: needs a teacher")
+        if self.teacher is not None and self.method.name == "BCE" and not self.validation.observe:
+            raise ConfigError("method BCE: has no use for a teacher unless it observes")
+        if (self.method.weighting or "").startswith("AW") and self.optimiser.clip_norm is None:
+            raise ConfigError(f"weighting {self.method.weighting}: needs clip_norm")
+        if min(self.log_every, self.checkpoint_every) < 1:
+            raise ConfigError("log_every and checkpoint_every are 1 or more")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a TOML recipe. Raises ConfigError."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return from_table(Recipe, table, where=str(path))
