@@ -41,6 +41,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "optimiser": checkpoint.optimiser,
         "provenance": checkpoint.provenance,
     }
+    write_whole(path, content)
+
+
+def write_whole(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of weights whole or not at all."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     torch.save(content, unfinished)
     unfinished.replace(path)

@@ -152,6 +152,8 @@ def _value(kind: Any, value: Any, *, where: str) -> Any:  # noqa: ANN401 - types
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where}: must be a list")
+        if get_args(kind)[-1] is not ... and len(value) != len(get_args(kind)):
+            raise ConfigError(f"{where}: must be a list of {len(get_args(kind))}")
         return tuple(_value(get_args(kind)[0], item, where=where) for item in value)
     if origin is dict:
         if not isinstance(value, dict):

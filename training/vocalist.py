@@ -197,18 +197,19 @@ def load_reference(source: str | Path | Mapping[str, Any], dims: Dims) -> VocaLi
     if isinstance(source, Mapping):
         where, content = "state dict", source
     else:
-        where, content = str(source), _read(Path(source))
+        where, content = str(source), read_weights_file(Path(source))
     state = content.get("state_dict", content)
     if not isinstance(state, Mapping):
         raise ModelError(f'{where}: "state_dict" does not hold weights')
     weights = {str(key).removeprefix("module."): value for key, value in state.items()}
     model = VocaList(dims)
-    _refuse_mismatch(weights, model, where=where)
+    refuse_mismatch(weights, model.state_dict(), name=dims.name, where=where)
     model.load_state_dict(weights)
     return model.eval()
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_weights_file(path: Path) -> Mapping[str, Any]:
+    """What a file of weights holds. Raises ModelError where it cannot be read."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -220,19 +221,20 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _refuse_mismatch(weights: Mapping[str, Any], model: VocaList, *, where: str) -> None:
-    expected = model.state_dict()
+def refuse_mismatch(
+    weights: Mapping[str, Any], expected: Mapping[str, Tensor], *, name: str, where: str
+) -> None:
+    """Raises ModelError for the first key that is missing, misshapen or not of the network `name`."""
     for key, tensor in expected.items():
         if key not in weights:
-            raise ModelError(f"{where}: lacks {key}, which {model.dims.name} needs")
+            raise ModelError(f"{where}: lacks {key}, which {name} needs")
         found = weights[key]
         if not isinstance(found, Tensor):
             raise ModelError(f"{where}: {key} is not a tensor")
         if found.shape != tensor.shape:
             raise ModelError(
-                f"{where}: {key} has shape {list(found.shape)}, "
-                f"but {model.dims.name} needs {list(tensor.shape)}"
+                f"{where}: {key} has shape {list(found.shape)}, but {name} needs {list(tensor.shape)}"
             )
     unknown = next((key for key in weights if key not in expected), None)
     if unknown is not None:
-        raise ModelError(f"{where}: {unknown} is not part of {model.dims.name}")
+        raise ModelError(f"{where}: {unknown} is not part of {name}")

@@ -1,0 +1,255 @@
+"""Pairs of a video window and an audio window, in sync or not, drawn deterministically from clips.
+
+B: pairs; r, s: the widest reach of the networks that see a pair, in frames and mel steps. A draw depends on
+(seed, epoch, index) alone. Only windows whose whole reach lies inside the clip are drawn, for pairs in sync and
+not in sync alike, and the video window is drawn before it is decided which of the two it becomes: so neither a
+clip's ends nor the choice of the window tell which sound belongs to it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avsync_cli.errors import ConfigError
+from avsync_cli.mel import MelTrack, mel_filters
+from avsync_cli.spec import (
+    HOP_SAMPLES,
+    MEL_LIMIT,
+    MEL_RANGE_DB,
+    MEL_REFERENCE_DB,
+    N_FFT,
+    SAMPLE_RATE_HZ,
+    WINDOW_FRAMES,
+    WINDOW_MEL_STEPS,
+)
+from avsync_cli.timing import mel_step_at
+from training.clips import LoadedClip
+from training.recipe import PairsConfig
+from training.vocalist import Reach
+
+Negatives = int | Literal["clip"]
+
+SILENCE_RMS = 0.01  # a window of at most this is silent, in the paper's code
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The windows from two ticks of one clip; they are in sync where the ticks are one."""
+
+    video_tick: int
+    audio_tick: int
+
+    @property
+    def in_sync(self) -> bool:
+        return self.video_tick == self.audio_tick
+
+
+@dataclass(frozen=True)
+class Drawable:
+    """A clip with what may be drawn from it: `video_ticks` [V], and audio ticks from `audio_tick` on [A].
+
+    `loud` [A] says where the sound is above SILENCE_RMS. Every video tick has its own sound and at least one
+    other that a negative may take.
+    """
+
+    clip: LoadedClip
+    video_ticks: NDArray[np.int64]
+    audio_tick: int
+    loud: NDArray[np.bool_]
+    negatives: Negatives
+
+    def draw(self, rng: np.random.Generator) -> Pair:
+        """In sync or not with equal chance."""
+        tick = int(rng.choice(self.video_ticks))
+        if rng.random() < 0.5:
+            return Pair(tick, tick)
+        return Pair(tick, int(rng.choice(self.others(tick))))
+
+    def others(self, tick: int) -> NDArray[np.int64]:
+        """The audio ticks that a negative of a video tick may take.
+
+        They lie at most `negatives` frames away, and are not silent where the tick's own sound is.
+        """
+        first, end = self.audio_tick, self.audio_tick + len(self.loud)
+        if self.negatives != "clip":
+            first, end = max(first, tick - self.negatives), min(end, tick + self.negatives + 1)
+        ticks = np.arange(first, end)
+        allowed = ticks != tick
+        if not self.loud[tick - self.audio_tick]:
+            allowed &= self.loud[ticks - self.audio_tick]
+        return ticks[allowed]
+
+
+def make_drawable(clip: LoadedClip, *, reach: Reach, negatives: Negatives) -> Drawable | None:
+    """What may be drawn from a clip; None where nothing may, as it is too short or silent throughout."""
+    first_video = clip.first_tick + reach.frames
+    end_video = clip.first_tick + len(clip.crops) - WINDOW_FRAMES - reach.frames + 1
+    first_audio, end_audio = _audio_ticks(clip.mel, reach.mel_steps)
+    loud = window_rms(clip.mel, np.arange(first_audio, end_audio)) > SILENCE_RMS
+    ticks = np.arange(max(first_video, first_audio), min(end_video, end_audio))
+    candidates = Drawable(clip, ticks, first_audio, loud, negatives)
+    usable = np.array([len(candidates.others(int(tick))) > 0 for tick in ticks], bool)
+    if not usable.any():
+        return None
+    return Drawable(clip, ticks[usable], first_audio, loud, negatives)
+
+
+def window_rms(mel: MelTrack, ticks: NDArray[np.int64]) -> Floats:
+    """RMS [A] of the sound of audio windows, from the energy of their mel.
+
+    The cache holds no samples. A bin's amplitude is the mean magnitude of the spectrum under its filter; with
+    the energy of noise of that magnitude, summed over the bins' own widths, Parseval's theorem gives the RMS
+    to within about 1 dB for noise and speech (test). Sound below 55 Hz or above 7.6 kHz does not count.
+    """
+    if not len(ticks):
+        return np.zeros(0, np.float32)
+    step_energy = _step_energy(mel.mel.astype(np.float32))
+    before = np.concatenate([[0.0], np.cumsum(step_energy, dtype=np.float64)])
+    starts = np.array([mel_step_at(int(tick) - mel.origin_tick) for tick in ticks])
+    energy = (before[starts + WINDOW_MEL_STEPS] - before[starts]) / WINDOW_MEL_STEPS
+    rms: Floats = np.sqrt(np.maximum(energy, 0)).astype(np.float32)
+    return rms
+
+
+class ClipPairs:
+    """Pairs of clips that are in memory, epoch by epoch."""
+
+    def __init__(self, clips: Sequence[LoadedClip], config: PairsConfig, *, seed: int, reach: Reach) -> None:
+        self._config, self._seed = config, seed
+        found = [make_drawable(clip, reach=reach, negatives=config.negatives) for clip in clips]
+        self.clips = [clip for clip in found if clip is not None]
+        if not self.clips:
+            raise ConfigError("no clip is long and loud enough to draw pairs from")
+        self.epoch_pairs = config.epoch_pairs or len(self.clips)
+        self._chances = None if config.epoch_pairs is None else _chances(self.clips, config.domains)
+
+    def pairs(self, epoch: int, indices: Sequence[int]) -> list[tuple[LoadedClip, Pair]]:
+        """The pairs of the given indices of an epoch."""
+        order = None
+        if self._chances is None:
+            order = np.random.default_rng((self._seed, epoch)).permutation(len(self.clips))
+        drawn = []
+        for index in indices:
+            rng = np.random.default_rng((self._seed, epoch, index))
+            place = order[index] if order is not None else rng.choice(len(self.clips), p=self._chances)
+            drawn.append((self.clips[place].clip, self.clips[place].draw(rng)))
+        return drawn
+
+
+def fixed_pairs(
+    clips: Sequence[LoadedClip], count: int, *, seed: int, reach: Reach, negatives: Negatives
+) -> list[tuple[LoadedClip, Pair]]:
+    """Pairs to validate on, the same at every validation: as many of each clip as of any other."""
+    found = [make_drawable(clip, reach=reach, negatives=negatives) for clip in clips]
+    usable = [clip for clip in found if clip is not None]
+    if not usable:
+        raise ConfigError("no clip to validate on is long and loud enough to draw pairs from")
+    drawn = []
+    for index in range(count):
+        clip = usable[index % len(usable)]
+        drawn.append((clip.clip, clip.draw(np.random.default_rng((seed, index)))))
+    return drawn
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """B pairs cut out with `reach` around their windows.
+
+    frames uint8 [B, 5 + 2r, 48, 96] or [B, 5 + 2r, 48, 96, 3], lips float [B, 5 + 2r, 120],
+    mels float [B, 80, 16 + 2s], labels float [B]: 1 in sync, 0 not.
+    """
+
+    frames: Tensor
+    lips: Tensor
+    mels: Tensor
+    labels: Tensor
+    reach: Reach
+
+    def within(self, reach: Reach) -> "PairBatch":
+        """The same pairs as a network of a smaller reach sees them."""
+        r, s = self.reach.frames - reach.frames, self.reach.mel_steps - reach.mel_steps
+        frames, steps = self.frames.shape[1], self.mels.shape[2]
+        return PairBatch(
+            self.frames[:, r : frames - r],
+            self.lips[:, r : frames - r],
+            self.mels[:, :, s : steps - s],
+            self.labels,
+            reach,
+        )
+
+    def to(self, device: torch.device) -> "PairBatch":
+        moved = (part.to(device) for part in (self.frames, self.lips, self.mels, self.labels))
+        return PairBatch(*moved, self.reach)
+
+
+def cut_pairs(pairs: Sequence[tuple[LoadedClip, Pair]], reach: Reach) -> PairBatch:
+    """The windows of B pairs."""
+    frames, lips, mels = [], [], []
+    for clip, pair in pairs:
+        row = pair.video_tick - clip.first_tick - reach.frames
+        rows = slice(row, row + WINDOW_FRAMES + 2 * reach.frames)
+        step = mel_step_at(pair.audio_tick - clip.mel.origin_tick) - reach.mel_steps
+        frames.append(clip.crops[rows])
+        lips.append(clip.lips[rows].reshape(len(frames[-1]), -1))
+        mels.append(clip.mel.mel[step : step + WINDOW_MEL_STEPS + 2 * reach.mel_steps].T)
+    if len({part.shape[2:] for part in frames}) > 1:
+        raise ConfigError("the clips are in part grey and in part RGB")
+    return PairBatch(
+        torch.from_numpy(np.stack(frames)),
+        torch.from_numpy(np.stack(lips).astype(np.float32)),
+        torch.from_numpy(np.stack(mels).astype(np.float32)),
+        torch.tensor([float(pair.in_sync) for _, pair in pairs]),
+        reach,
+    )
+
+
+def _audio_ticks(mel: MelTrack, margin: int) -> tuple[int, int]:
+    """First and end of the ticks whose window lies inside the sound with `margin` mel steps on either side."""
+    ticks = range(mel.first_tick, mel.first_tick + mel.ticks)
+    if not ticks:
+        return mel.first_tick, mel.first_tick
+    starts = [mel_step_at(tick - mel.origin_tick) for tick in ticks]
+    inside = [
+        tick
+        for tick, start in zip(ticks, starts, strict=True)
+        if start - margin >= starts[0] and start + margin <= starts[-1]
+    ]
+    return (inside[0], inside[-1] + 1) if inside else (mel.first_tick, mel.first_tick)
+
+
+def _step_energy(mel: Floats) -> Floats:
+    """Mean square of the samples around each mel step: [T, 80] -> [T]."""
+    decibels = (mel + MEL_LIMIT) * (MEL_RANGE_DB / (2 * MEL_LIMIT)) - MEL_RANGE_DB + MEL_REFERENCE_DB
+    filters = mel_filters().astype(np.float64)
+    magnitude = 10 ** (decibels / 20) / filters.sum(axis=1)  # the mean of |X| under each filter
+    # Every bin of the spectrum belongs to the filters in proportion to their heights there.
+    heights = filters / filters.max(axis=1, keepdims=True)
+    widths = (heights / np.maximum(heights.sum(axis=0), 1e-12)).sum(axis=1)  # in bins of the spectrum
+    mean_square = (4 / np.pi) * magnitude**2  # of |X|, whose real and imaginary parts are normal
+    window_energy = 0.375 * N_FFT  # sum of the squared Hann window
+    energy: Floats = 2 * (mean_square @ widths) / (N_FFT * window_energy)
+    return energy
+
+
+def _chances(clips: list[Drawable], domains: dict[str, float]) -> NDArray[np.float64]:
+    """How likely each clip is: the domains' shares, and within a domain the square root of the length."""
+    weights = np.sqrt([len(clip.video_ticks) for clip in clips])
+    if domains:
+        held = [clip.clip.entry.domain for clip in clips]
+        for domain, share in domains.items():
+            members = np.array([name == domain for name in held])
+            if share < 0 or not members.any():
+                raise ConfigError(f"domain {domain!r}: a negative share, or no clip of it to draw from")
+            weights[members] *= share / weights[members].sum()
+        weights[[name not in domains for name in held]] = 0
+    if not weights.sum() > 0:
+        raise ConfigError("the domains' shares must not all be zero")
+    chances: NDArray[np.float64] = weights / weights.sum()
+    return chances
