@@ -4,11 +4,14 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avsync_cli.errors import EXIT_INTERRUPTED, AvsyncError
+from avsync_cli.errors import EXIT_INTERRUPTED, AvsyncError, ConfigError
+
+if TYPE_CHECKING:
+    from training.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -63,9 +66,67 @@ def match(
 
 
 @app.command()
+def teacher(
+    config: Annotated[Path, typer.Argument(help="TOML recipe of the method BCE; see training/configs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
+    cache: Annotated[Path | None, typer.Option(help="Cache folder, in place of the recipe's.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights to start from, in place of the recipe's.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Train a network on pairs that are in sync or not, without a teacher."""
+    from training.recipe import read_recipe
+
+    recipe = read_recipe(config)
+    if recipe.teacher is not None or recipe.method.name != "BCE":
+        raise ConfigError(f"{config}: has a teacher; run it with distill")
+    _train(recipe, output, cache=cache, teacher=None, start=start, resume=resume)
+
+
+@app.command()
+def distill(
+    config: Annotated[Path, typer.Argument(help="TOML recipe; see training/configs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
+    cache: Annotated[Path | None, typer.Option(help="Cache folder, in place of the recipe's.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="The teacher's weights, in place of the recipe's.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights to start from, in place of the recipe's.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Train a student by a recipe of any method, from a teacher where the method has one."""
+    from training.recipe import read_recipe
+
+    _train(read_recipe(config), output, cache=cache, teacher=teacher, start=start, resume=resume)
+
+
+def _train(
+    recipe: "Recipe",
+    output: Path,
+    *,
+    cache: Path | None,
+    teacher: Path | None,
+    start: Path | None,
+    resume: bool,
+) -> None:
+    from training.distill import train, with_files
+
+    if resume and start is not None:
+        raise ConfigError("--start: a run that is resumed has its weights")
+    if not train(with_files(recipe, cache=cache, teacher=teacher, start=start), output, resume=resume):
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+@app.command()
 def evaluate(
     student: Annotated[
-        Path | None, typer.Option(help="Student's folder, or a checkpoint (protocol alone).")
+        Path | None, typer.Option(help="Student's folder, or a file of weights (protocol alone).")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="Whose weights the file holds, where they are the authors'.")
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache folder, for the protocol.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Corpus folder, for the other measures.")] = None,
@@ -75,6 +136,12 @@ def evaluate(
         list[str] | None, typer.Option(help="Only files whose path begins so; may be repeated.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    max_frames: Annotated[
+        int | None, typer.Option(min=5, help="Only the first frames of each clip (protocol).")
+    ] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="Only so many clips, spread evenly (protocol).")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file for the result.")] = None,
 ) -> None:
     """Measure a student: the paper's protocol on the cache, the whole tool through real files."""
@@ -89,6 +156,9 @@ def evaluate(
         split=split,
         jobs=jobs,
         only=tuple(only or ()),
+        network=network,
+        max_frames=max_frames,
+        clips=clips,
     )
     if output is not None:
         write_result(output, result)
@@ -143,12 +213,12 @@ def scatter(
 ) -> None:
     """How far a domain's clips lie apart, and how much of it is their own."""
     from training.clips import load_clips
-    from training.evaluate import encoders_of
+    from training.judged import open_judged
     from training.scatter import measure_scatter
     from training.validate import score_clip
 
     clips = [clip for clip in load_clips(cache, split=split) if clip.entry.domain == domain]
-    encoders = encoders_of(student, threads=os.cpu_count() or 1)
+    encoders = open_judged(student, network=None, threads=os.cpu_count() or 1).encoders
     found = measure_scatter([score_clip(clip, encoders) for clip in clips])
     typer.echo(
         f"{found.clips} of {len(clips)} clips: median {found.median_frames:+.2f} frames, standard deviation "

@@ -9,17 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from avsync_cli.errors import ConfigError
-from avsync_cli.model import load_student
-from training.checkpoint import averaged_net, load_checkpoint
-from training.clips import load_clips
+from training.clips import LoadedClip, load_clips
 from training.corpus import read_corpus
+from training.journal import provenance_of
+from training.judged import open_judged
 from training.measures import MEASURES, Outcome, measure
 from training.progress import Progress
 from training.protocol import LENGTHS
-from training.validate import Encoders, GroupFigures, group_figures, score_clip, torch_encoders
+from training.validate import Encoders, GroupFigures, group_figures, score_clip
 
 PROTOCOL = "protocol"
 NAMES = (PROTOCOL, *MEASURES)
@@ -34,62 +35,73 @@ def evaluate(
     split: str,
     jobs: int,
     only: tuple[str, ...] = (),
+    network: str | None = None,
+    max_frames: int | None = None,
+    clips: int | None = None,
 ) -> dict[str, Any]:
     """Run the named measures; returns plain JSON values. Raises ConfigError for what cannot be run.
 
-    `student` is a student's folder (None: the bundled one) or, for the protocol alone, a checkpoint.
+    `student` is a student's folder (None: the bundled one) or, for the protocol alone, a checkpoint, or a
+    file of the authors' weights of the preset `network`. The protocol can be limited to the first
+    `max_frames` frames of each clip and to `clips` of them, as cross-modal networks score slowly.
     """
     unknown = set(names) - set(NAMES)
     if unknown:
         raise ConfigError(f"measure {sorted(unknown)[0]!r}: not one of {', '.join(NAMES)}")
     through_files = [name for name in names if name != PROTOCOL]
-    is_checkpoint = student is not None and student.is_file()
-    if through_files and (corpus is None or is_checkpoint):
+    is_file = student is not None and student.is_file()
+    if through_files and (corpus is None or is_file):
         raise ConfigError(f"{through_files[0]}: needs --corpus and an exported student")
+    if PROTOCOL not in names and (network, max_frames, clips) != (None, None, None):
+        raise ConfigError("--network, --max-frames and --clips: the protocol alone has a use for them")
+    judged = open_judged(student, network=network, threads=jobs)
     result: dict[str, Any] = {
         "command": " ".join(sys.argv[1:]),
-        "student": _identity(student),
+        "student": judged.identity,
+        **judged.facts,
         "split": split,
     }
     if PROTOCOL in names:
         if cache is None:
             raise ConfigError("protocol: needs --cache")
-        figures = protocol(encoders_of(student, threads=jobs), cache, split, only=only, threads=jobs)
+        chosen = choose_clips(cache, split, only=only, count=clips)
+        torch.set_num_threads(jobs)
+        figures = protocol(judged.encoders, chosen, max_frames=max_frames)
+        limits = {"max_frames": max_frames, "clips": clips}
+        result |= {"origin": provenance_of(cache), "limits": limits}
         result[PROTOCOL] = [asdict(group) for group in figures]
     if through_files and corpus is not None:
-        clips = [clip for clip in read_corpus(corpus) if clip.split == split and not clip.machine_made]
-        clips = [clip for clip in clips if not only or clip.file.startswith(only)]
-        outcomes = measure(through_files, clips, corpus, student, jobs=jobs)
+        files = [clip for clip in read_corpus(corpus) if clip.split == split and not clip.machine_made]
+        files = [clip for clip in files if not only or clip.file.startswith(only)]
+        outcomes = measure(through_files, files, corpus, student, jobs=jobs)
         result["measures"] = count_outcomes(outcomes)
         result["outcomes"] = [asdict(outcome) for outcome in outcomes]
     return result
 
 
+def choose_clips(cache: Path, split: str, *, only: tuple[str, ...], count: int | None) -> list[LoadedClip]:
+    """The cached clips that the protocol is run on: all, or `count` spread evenly over their names."""
+    clips = [clip for clip in load_clips(cache, split=split) if not clip.entry.machine_made]
+    clips = [clip for clip in clips if not only or clip.entry.file.startswith(only)]
+    if count is None or count >= len(clips):
+        return clips
+    return [clips[int(place)] for place in np.linspace(0, len(clips) - 1, count).round()]
+
+
 def protocol(
-    encoders: Encoders, cache: Path, split: str, *, only: tuple[str, ...], threads: int
+    encoders: Encoders, clips: list[LoadedClip], *, max_frames: int | None = None
 ) -> list[GroupFigures]:
-    """The paper's figures on whole cached clips.
+    """The paper's figures on cached clips.
 
     Their sound was corrected to their source's zero or, where a source's clips differ among themselves,
     to an estimate of the single clip (see `corpus`).
     """
-    torch.set_num_threads(threads)
-    clips = [clip for clip in load_clips(cache, split=split) if not clip.entry.machine_made]
-    clips = [clip for clip in clips if not only or clip.entry.file.startswith(only)]
     scored = []
     with Progress("protocol", len(clips), unit="clips") as progress:
         for clip in clips:
-            scored.append((clip, score_clip(clip, encoders)))
+            scored.append((clip, score_clip(clip, encoders, max_frames=max_frames)))
             progress.advance(1)
-    return group_figures(scored)
-
-
-def encoders_of(student: Path | None, *, threads: int) -> Encoders:
-    """The functions of an exported student, or of a checkpoint's averaged weights."""
-    if student is not None and student.is_file():
-        return torch_encoders(averaged_net(load_checkpoint(student)))
-    loaded = load_student(student, threads=threads)
-    return Encoders(loaded.encode_video, loaded.encode_audio, loaded.score)
+    return group_figures(scored, with_all=True)
 
 
 def count_outcomes(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
@@ -133,14 +145,6 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     unfinished.replace(path)
-
-
-def _identity(student: Path | None) -> dict[str, Any]:
-    if student is not None and student.is_file():
-        loaded = load_checkpoint(student)
-        return {"checkpoint": student.name, "step": loaded.step, **loaded.provenance}
-    named = load_student(student)
-    return {"name": named.name, "sha256": named.sha256}
 
 
 def _shares(count: Counter[str]) -> dict[str, Any]:

@@ -1,16 +1,10 @@
 """`python -m training match`: train the two encoders by matching, resumable to the bit."""
 
-import csv
 import json
 import math
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +14,13 @@ from torch import Tensor, nn
 from avsync_cli.errors import ConfigError
 from training.augment import augment_video
 from training.augment_mel import augment_mel
-from training.cache import MANIFEST
-from training.checkpoint import Checkpoint, load_checkpoint, provenance, save_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.clips import LoadedClip, Sampler, audio_windows, load_clips, video_windows
 from training.config import WINDOW_NETWORK, MatchConfig, OptimiserConfig, as_table
 from training.encoders import MatchNet
+from training.journal import Table, provenance_of, stop_requests
 from training.matching import MatchLoss, match_loss
+from training.optimise import cosine, parameter_groups, update_average
 from training.progress import Progress
 from training.token_match import TokenMatchNet, make_match_net
 from training.validate import group_figures, score_clip, torch_encoders
@@ -95,7 +90,9 @@ def make_trainer(config: MatchConfig, clips: list[LoadedClip]) -> Trainer:
     net = make_match_net(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = make_match_net(config)
     average.load_state_dict(net.state_dict())
-    optimiser = torch.optim.AdamW(parameter_groups(net, config.optimiser), lr=0.0)
+    optimiser = torch.optim.AdamW(
+        parameter_groups(net.parameters(), weight_decay=config.optimiser.weight_decay), lr=0.0
+    )
     sampler = Sampler(clips, config.data, seed=config.seed, steps=config.steps)
     return Trainer(config, sampler, net, average.eval(), optimiser)
 
@@ -151,31 +148,11 @@ def learning_rate(step: int, steps: int, config: OptimiserConfig) -> float:
     if step < config.warm_up:
         return config.learning_rate * (step + 1) / config.warm_up
     done = (step - config.warm_up) / max(1, steps - config.warm_up)
-    cosine = 0.5 * (1 + math.cos(math.pi * done))
-    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * cosine)
-
-
-def parameter_groups(net: nn.Module, config: OptimiserConfig) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels, none for biases, norms and scales."""
-    parameters = list(net.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, net: nn.Module, keep: float) -> None:
-    """Exponential moving average of weights and of the norms' statistics."""
-    for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, 1 - keep)
-        else:
-            mean.copy_(value)
+    return config.learning_rate * cosine(done, final=config.final_rate)
 
 
 def validate(
-    net: MatchNet | TokenMatchNet, clips: list[LoadedClip], step: int, log: "Table", frames: int
+    net: MatchNet | TokenMatchNet, clips: list[LoadedClip], step: int, log: Table, frames: int
 ) -> str:
     """Quick figures on val clips into the log; returns the line to show."""
     figures = group_figures((clip, _score(net, clip, frames)) for clip in clips)
@@ -234,49 +211,3 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, origin: dict[str, str]) ->
     trainer.average.load_state_dict(checkpoint.average)
     trainer.optimiser.load_state_dict(checkpoint.optimiser)
     return checkpoint.step
-
-
-def provenance_of(cache: Path) -> dict[str, str]:
-    if not (cache / MANIFEST).exists():
-        raise ConfigError(f"{cache}: no cache; run `python -m training prepare`")
-    return provenance(cache / MANIFEST)
-
-
-class Table:
-    """A CSV that grows; on resuming, rows after the checkpoint's step are dropped."""
-
-    def __init__(self, path: Path, columns: tuple[str, ...], *, keep_until: int) -> None:
-        self._path, self._columns = path, columns
-        kept: list[dict[str, str]] = []
-        if keep_until and path.exists():
-            with path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= keep_until]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(kept)
-
-    def add(self, row: dict[str, Any]) -> None:
-        values = {key: row.get(key, "") for key in self._columns}
-        rounded = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in values.items()}
-        with self._path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(rounded)
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """A list that a first Ctrl-C or SIGTERM is put into; a second one ends the process as usual."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

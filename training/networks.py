@@ -42,7 +42,7 @@ class Network(Protocol):
     def reach(self) -> Reach: ...
 
     def encode_video(self, frames: Tensor, lips: Tensor) -> Tensor:
-        """uint8 frames [B, F, 48, 96], or [B, F, 48, 96, 3] for RGB, and lips [B, F, 120] -> [B, F - 2r, D]."""
+        """Frames, uint8 [B, F, 48, 96] or RGB [B, F, 48, 96, 3], and lips [B, F, 120] -> [B, F - 2r, D]."""
         ...
 
     def encode_audio(self, mels: Tensor) -> Tensor:
@@ -57,7 +57,8 @@ class Network(Protocol):
 class PublishedNet(nn.Module):
     """A published network behind the interface: grey or RGB frames in, lips not looked at.
 
-    Its encoders take windows, not whole clips: F must be 5 and S 16. Keys are the published ones after "net.".
+    Its encoders take windows, not whole clips: F must be 5 and S 16. Keys are the published ones after
+    "net.".
     """
 
     reach = Reach()
@@ -179,8 +180,8 @@ def load_exactly(network: nn.Module, path: Path, config: NetworkConfig) -> None:
 def freeze(network: nn.Module, beginnings: tuple[str, ...]) -> tuple[nn.Module, ...]:
     """Take the gradient from the modules whose names begin so; returns them.
 
-    They must stay in evaluation mode as well (norms keep their statistics). Raises ConfigError for a beginning
-    that no module has.
+    They must stay in evaluation mode as well (norms keep their statistics). Raises ConfigError for a
+    beginning that no module has.
     """
     frozen = []
     for beginning in beginnings:

@@ -1,13 +1,14 @@
 """Pairs of a video window and an audio window, in sync or not, drawn deterministically from clips.
 
-B: pairs; r, s: the widest reach of the networks that see a pair, in frames and mel steps. A draw depends on
-(seed, epoch, index) alone. Only windows whose whole reach lies inside the clip are drawn, for pairs in sync and
-not in sync alike, and the video window is drawn before it is decided which of the two it becomes: so neither a
-clip's ends nor the choice of the window tell which sound belongs to it.
+B: pairs; r, s: the widest reach of the networks that see a pair, in frames and mel steps. A draw depends
+on (seed, epoch, index) alone. Only windows whose whole reach lies inside the clip are drawn, for pairs in
+sync and not in sync alike, and the video window is drawn before it is decided which of the two it becomes:
+so neither a clip's ends nor the choice of the window tell which sound belongs to it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache as remember
 from typing import Literal
 
 import numpy as np
@@ -18,12 +19,10 @@ from torch import Tensor
 from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack, mel_filters
 from avsync_cli.spec import (
-    HOP_SAMPLES,
     MEL_LIMIT,
     MEL_RANGE_DB,
     MEL_REFERENCE_DB,
     N_FFT,
-    SAMPLE_RATE_HZ,
     WINDOW_FRAMES,
     WINDOW_MEL_STEPS,
 )
@@ -34,6 +33,7 @@ from training.vocalist import Reach
 
 Negatives = int | Literal["clip"]
 
+_HANN_ENERGY = 0.375 * N_FFT  # sum of the window's squares
 SILENCE_RMS = 0.01  # a window of at most this is silent, in the paper's code
 
 Floats = NDArray[np.float32]
@@ -211,7 +211,7 @@ def cut_pairs(pairs: Sequence[tuple[LoadedClip, Pair]], reach: Reach) -> PairBat
 
 
 def _audio_ticks(mel: MelTrack, margin: int) -> tuple[int, int]:
-    """First and end of the ticks whose window lies inside the sound with `margin` mel steps on either side."""
+    """First and end of the ticks whose window has `margin` more mel steps of sound on either side."""
     ticks = range(mel.first_tick, mel.first_tick + mel.ticks)
     if not ticks:
         return mel.first_tick, mel.first_tick
@@ -226,16 +226,25 @@ def _audio_ticks(mel: MelTrack, margin: int) -> tuple[int, int]:
 
 def _step_energy(mel: Floats) -> Floats:
     """Mean square of the samples around each mel step: [T, 80] -> [T]."""
+    areas, widths = _filter_sizes()
     decibels = (mel + MEL_LIMIT) * (MEL_RANGE_DB / (2 * MEL_LIMIT)) - MEL_RANGE_DB + MEL_REFERENCE_DB
-    filters = mel_filters().astype(np.float64)
-    magnitude = 10 ** (decibels / 20) / filters.sum(axis=1)  # the mean of |X| under each filter
-    # Every bin of the spectrum belongs to the filters in proportion to their heights there.
-    heights = filters / filters.max(axis=1, keepdims=True)
-    widths = (heights / np.maximum(heights.sum(axis=0), 1e-12)).sum(axis=1)  # in bins of the spectrum
-    mean_square = (4 / np.pi) * magnitude**2  # of |X|, whose real and imaginary parts are normal
-    window_energy = 0.375 * N_FFT  # sum of the squared Hann window
-    energy: Floats = 2 * (mean_square @ widths) / (N_FFT * window_energy)
+    magnitude = 10 ** (decibels / 20) / areas  # the mean of |X| under each filter
+    mean_square = (4 / np.pi) * magnitude**2  # of |X|, where its two parts are normal
+    energy: Floats = 2 * (mean_square @ widths) / (N_FFT * _HANN_ENERGY)
     return energy
+
+
+@remember
+def _filter_sizes() -> tuple[Floats, Floats]:
+    """The mel filters' areas [80], and how many of the spectrum's bins are each filter's own [80].
+
+    A bin belongs to the filters over it in proportion to their heights there.
+    """
+    filters = mel_filters()
+    heights = filters / filters.max(axis=1, keepdims=True)
+    owned: Floats = (heights / np.maximum(heights.sum(axis=0), 1e-12)).sum(axis=1)
+    areas: Floats = filters.sum(axis=1)
+    return areas, owned
 
 
 def _chances(clips: list[Drawable], domains: dict[str, float]) -> NDArray[np.float64]:

@@ -12,11 +12,11 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress:
-    """A context; `advance` it by what was done, `note` a line, `describe` what is going on."""
+    """A context; `advance` it by what was done, `note` a line. A `quiet` one shows nothing."""
 
-    def __init__(self, name: str, total: float, *, unit: str, done: float = 0.0) -> None:
+    def __init__(self, name: str, total: float, *, unit: str, done: float = 0.0, quiet: bool = False) -> None:
         self._name, self._total, self._unit, self._done = name, total, unit, done
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, quiet=quiet)
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),

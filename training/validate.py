@@ -7,25 +7,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from avsync_cli.mel import MelTrack
 from avsync_cli.scan import score_offsets
-from avsync_cli.spec import WINDOW_FRAMES
+from avsync_cli.spec import CANDIDATES, WINDOW_FRAMES
 from training.clips import LoadedClip, video_windows
 from training.encoders import MatchNet
 from training.protocol import mean_accuracies
 
 Floats = NDArray[np.float32]
-EncodeVideo = Callable[[NDArray[np.uint8], Floats], Floats]  # crops [N, 48, 96], lips -> [N - 4, D]
-EncodeAudio = Callable[[Floats], Floats]  # [A, 80, 16] -> [A, D]
+Ticks = NDArray[np.int64]
+
+ALL_CLIPS = "all"
 
 _BATCH_WINDOWS = 256
+_SCORED_WINDOWS = 32  # video windows that are scored at a time: 32 * 31 pairs
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """The three functions of a student; `Student` of the tool has the same."""
+    """The three functions of a student, whatever a window is encoded into.
 
-    encode_video: EncodeVideo
-    encode_audio: EncodeAudio
+    `encode_video` takes the crops [N, 48, 96] (or RGB) and lips [N, 40, 3] of a whole clip and how many
+    windows V are wanted, from the first on; `encode_audio` a whole mel and the ticks [A] of the windows
+    wanted. So encoders that look beyond a window have what lies there. `score` takes P video and P audio
+    windows.
+    """
+
+    encode_video: Callable[[NDArray[np.uint8], Floats, int], Floats]
+    encode_audio: Callable[[MelTrack, Ticks], Floats]
     score: Callable[[Floats, Floats], Floats]
 
 
@@ -45,7 +54,28 @@ def torch_encoders(net: MatchNet) -> Encoders:
             [net.encode_audio(part) for part in torch.from_numpy(mels).split(_BATCH_WINDOWS)]
         ).numpy()
 
-    return Encoders(encode_video, encode_audio, dot_score)
+    return window_encoders(encode_video, encode_audio, dot_score)
+
+
+def window_encoders(
+    encode_video: Callable[[NDArray[np.uint8], Floats], Floats],
+    encode_audio: Callable[[Floats], Floats],
+    score: Callable[[Floats, Floats], Floats],
+) -> Encoders:
+    """The functions of a student that looks at windows alone.
+
+    They are those of the tool's `Student`: crops [N, 48, 96] and lips -> [N - 4, D], and mels [A, 80, 16]
+    -> [A, D].
+    """
+
+    def first_windows(crops: NDArray[np.uint8], lips: Floats, windows: int) -> Floats:
+        frames = windows + WINDOW_FRAMES - 1
+        return encode_video(crops[:frames], lips[:frames])
+
+    def sounds(mel: MelTrack, ticks: Ticks) -> Floats:
+        return encode_audio(mel.windows(ticks).astype(np.float32))
+
+    return Encoders(first_windows, sounds, score)
 
 
 def dot_score(video: Floats, audio: Floats) -> Floats:
@@ -56,19 +86,27 @@ def dot_score(video: Floats, audio: Floats) -> Floats:
 
 def score_clip(clip: LoadedClip, encoders: Encoders, *, max_frames: int | None = None) -> Floats:
     """Scores [V, 31] of a clip, or of its first `max_frames` frames and the sound around them."""
-    crops, lips = clip.crops[:max_frames], clip.lips[:max_frames].astype(np.float32)
+    windows = len(clip.crops[:max_frames]) - WINDOW_FRAMES + 1
     first = clip.mel.first_tick
     ticks = np.arange(first, first + clip.mel.ticks)
     if max_frames is not None:
         ticks = ticks[ticks < clip.first_tick + max_frames]
-    if len(crops) < WINDOW_FRAMES or not len(ticks):
-        return np.zeros((0, 31), np.float32)
-    mels = clip.mel.windows(ticks).astype(np.float32)
+    if windows < 1 or not len(ticks):
+        return np.zeros((0, CANDIDATES), np.float32)
     with torch.inference_mode():
-        video, audio = encoders.encode_video(crops, lips), encoders.encode_audio(mels)
-    return score_offsets(
-        video, audio, first_tick_video=clip.first_tick, first_tick_audio=first, score=encoders.score
-    )
+        video = encoders.encode_video(clip.crops, clip.lips.astype(np.float32), windows)
+        audio = encoders.encode_audio(clip.mel, ticks)
+        scores = [
+            score_offsets(
+                video[start : start + _SCORED_WINDOWS],
+                audio,
+                first_tick_video=clip.first_tick + start,
+                first_tick_audio=first,
+                score=encoders.score,
+            )
+            for start in range(0, windows, _SCORED_WINDOWS)
+        ]
+    return np.concatenate(scores)
 
 
 @dataclass(frozen=True)
@@ -80,11 +118,14 @@ class GroupFigures:
     percent: dict[str, float]
 
 
-def group_figures(scored: Iterable[tuple[LoadedClip, Floats]]) -> list[GroupFigures]:
-    """Figures of every domain, then of every source."""
+def group_figures(
+    scored: Iterable[tuple[LoadedClip, Floats]], *, with_all: bool = False
+) -> list[GroupFigures]:
+    """Figures of every domain, then of every source; "all" is a group too where it is asked for."""
     groups: dict[str, list[Floats]] = {}
     for clip, scores in scored:
-        for name in (clip.entry.domain, f"{clip.entry.domain}: {clip.entry.source}"):
+        names = [clip.entry.domain, f"{clip.entry.domain}: {clip.entry.source}"]
+        for name in names + [ALL_CLIPS] * with_all:
             groups.setdefault(name, []).append(scores)
     return [
         GroupFigures(name, len(members), mean_accuracies(members))

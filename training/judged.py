@@ -1,0 +1,79 @@
+"""What `evaluate` can judge by the protocol, and what it says of each."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avsync_cli.errors import ConfigError
+from avsync_cli.model import load_student
+from training.checkpoint import FORMAT as MATCH_FORMAT
+from training.checkpoint import averaged_net, load_checkpoint
+from training.networks import count_parameters, load_exactly, make_network
+from training.recipe import NetworkConfig
+from training.recipe_checkpoint import RecipeCheckpoint, is_recipe_checkpoint, load_recipe_checkpoint
+from training.tokens import network_encoders
+from training.validate import Encoders, torch_encoders, window_encoders
+from training.vocalist import read_weights_file
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A student's functions, and what the result says of it: `identity`, and for a network its `facts`."""
+
+    encoders: Encoders
+    identity: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def open_judged(student: Path | None, *, network: str | None, threads: int) -> Judged:
+    """An exported student's folder (None: the bundled one), or a checkpoint.
+
+    That is one of the matching, one of a recipe, or a file of the authors' weights of the preset `network`.
+    Raises ConfigError or ModelError.
+    """
+    if student is None or not student.is_file():
+        if network is not None:
+            raise ConfigError("--network: needs --student with a file of weights")
+        loaded = load_student(student, threads=threads)
+        encoders = window_encoders(loaded.encode_video, loaded.encode_audio, loaded.score)
+        return Judged(encoders, {"name": loaded.name, "sha256": loaded.sha256})
+    content = read_weights_file(student)
+    if is_recipe_checkpoint(content):
+        return _of_recipe(load_recipe_checkpoint(student), student, network)
+    if content.get("format") == MATCH_FORMAT:
+        if network is not None:
+            raise ConfigError(f"{student}: holds a student of the matching, not a {network}")
+        checkpoint = load_checkpoint(student)
+        identity = {"checkpoint": student.name, "step": checkpoint.step, **checkpoint.provenance}
+        return Judged(torch_encoders(averaged_net(checkpoint)), identity)
+    if network is None:
+        raise ConfigError(f"{student}: not a checkpoint of ours; say with --network whose weights it holds")
+    return _of_weights(student, network)
+
+
+def _of_recipe(checkpoint: RecipeCheckpoint, path: Path, network: str | None) -> Judged:
+    recipe = checkpoint.recipe
+    if network not in (None, recipe.network.preset):
+        raise ConfigError(f"{path}: holds a {recipe.network.preset}, not a {network}")
+    net = make_network(recipe.network)
+    net.load_state_dict(checkpoint.network)
+    facts = {
+        "name": recipe.name,
+        "experiment": recipe.experiment,
+        "label": recipe.label,
+        "network": recipe.network.preset,
+        "method": recipe.method.name,
+        "seed": recipe.seed,
+        "parameters": count_parameters(net),
+        "steps": checkpoint.step,
+        "training": checkpoint.origin,
+    }
+    return Judged(network_encoders(net.eval()), {"checkpoint": path.name, "step": checkpoint.step}, facts)
+
+
+def _of_weights(path: Path, network: str) -> Judged:
+    config = NetworkConfig(network)
+    net = make_network(config)
+    load_exactly(net, path, config)
+    facts = {"name": path.stem, "network": network, "parameters": count_parameters(net)}
+    return Judged(network_encoders(net.eval()), {"weights": path.name}, facts)

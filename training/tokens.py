@@ -1,0 +1,80 @@
+"""Tokens of whole clips by a recipe's network, so that each clip is encoded once for all its pairs.
+
+N: frames; T: mel steps; V, A: video and audio windows; D: width. Only the cross-modal part runs on pairs.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avsync_cli.mel import MelTrack
+from avsync_cli.spec import WINDOW_FRAMES, WINDOW_MEL_STEPS
+from avsync_cli.timing import mel_step_at
+from training.compact import CompactNet
+from training.networks import PublishedNet
+from training.validate import Encoders, Floats, Ticks
+
+Score = Callable[[Floats, Floats], Floats]
+
+_STRETCH = 512  # frames that are encoded at a time
+_BATCH_WINDOWS = 32  # windows of a network that encodes each by itself
+
+
+def network_encoders(network: PublishedNet | CompactNet) -> Encoders:
+    """The functions of a network in evaluation mode: a window is its tokens, [5, D] or [16, D]."""
+
+    def score(video: Floats, audio: Floats) -> Floats:
+        logits: Floats = network.relate(torch.from_numpy(video), torch.from_numpy(audio)).logits.numpy()
+        return logits
+
+    if isinstance(network, PublishedNet):
+        return _by_windows(network, score)
+    return _by_clips(network, score)
+
+
+def _by_windows(network: PublishedNet, score: Score) -> Encoders:
+    """Each window is encoded by itself, as the published encoders pad a window's ends."""
+
+    def encode_video(crops: NDArray[np.uint8], lips: Floats, windows: int) -> Floats:
+        rows = torch.arange(windows).unsqueeze(1) + torch.arange(WINDOW_FRAMES)  # [V, 5]
+        frames, points = torch.from_numpy(crops), torch.from_numpy(lips).flatten(1)
+        parts = [network.encode_video(frames[part], points[part]) for part in rows.split(_BATCH_WINDOWS)]
+        return torch.cat(parts).numpy()
+
+    def encode_audio(mel: MelTrack, ticks: Ticks) -> Floats:
+        mels = torch.from_numpy(mel.windows(ticks).astype(np.float32))
+        return torch.cat([network.encode_audio(part) for part in mels.split(_BATCH_WINDOWS)]).numpy()
+
+    return Encoders(encode_video, encode_audio, score)
+
+
+def _by_clips(network: CompactNet, score: Score) -> Encoders:
+    """A token for every frame and mel step; at a clip's ends the last frame and step are repeated."""
+    r, s = network.reach.frames, network.reach.mel_steps
+
+    def encode_video(crops: NDArray[np.uint8], lips: Floats, windows: int) -> Floats:
+        frames = windows + WINDOW_FRAMES - 1
+        tokens = []
+        for start in range(0, frames, _STRETCH):
+            rows = np.arange(start - r, min(start + _STRETCH, frames) + r).clip(0, len(crops) - 1)
+            points = torch.from_numpy(lips[rows]).flatten(1).unsqueeze(0)
+            tokens.append(network.encode_video(torch.from_numpy(crops[rows]).unsqueeze(0), points))
+        return _windows(torch.cat(tokens, dim=1)[0], np.arange(windows), WINDOW_FRAMES)
+
+    def encode_audio(mel: MelTrack, ticks: Ticks) -> Floats:
+        steps = np.array([mel_step_at(int(tick) - mel.origin_tick) for tick in ticks])
+        first, end = int(steps[0]), int(steps[-1]) + WINDOW_MEL_STEPS
+        rows = np.arange(first - s, end + s).clip(0, len(mel.mel) - 1)
+        mels = torch.from_numpy(mel.mel[rows].astype(np.float32)).T.contiguous().unsqueeze(0)
+        return _windows(network.encode_audio(mels)[0], steps - first, WINDOW_MEL_STEPS)
+
+    return Encoders(encode_video, encode_audio, score)
+
+
+def _windows(tokens: Tensor, starts: NDArray[np.int64], length: int) -> Floats:
+    """Tokens [T, D] -> those of the windows that begin at `starts` [W]: [W, length, D]."""
+    windows: Floats = tokens.numpy()[starts[:, None] + np.arange(length)]
+    return windows
