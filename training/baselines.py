@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsync_cli.spec import CROP_HEIGHT, CROP_WIDTH, MEL_BINS, WINDOW_FRAMES, WINDOW_MEL_STEPS
+from training.validate import Encoders, window_encoders
 
 Floats = NDArray[np.float32]
 
+_BATCH_WINDOWS = 256
+_LUMA = (0.299, 0.587, 0.114)  # of RGB, ITU-R BT.601
 _MIN_DISTANCE = 1e-2  # its inverse is the highest similarity, and a root has no gradient at 0
 
 
@@ -71,8 +74,11 @@ class TwoStream(nn.Module):
         )
 
     def encode_video(self, frames: Tensor) -> Tensor:
-        """Frames [B, 5, 48, 96], grey in 0..255 -> embeddings [B, D]."""
-        embeddings: Tensor = self.video(frames.float() / 255)
+        """Frames in 0..255, grey [B, 5, 48, 96] or RGB [B, 5, 48, 96, 3] -> embeddings [B, D]."""
+        grey = (
+            frames.float() if frames.ndim == 4 else frames.float() @ torch.tensor(_LUMA, device=frames.device)
+        )
+        embeddings: Tensor = self.video(grey / 255)
         return embeddings
 
     def encode_audio(self, mels: Tensor) -> Tensor:
@@ -110,6 +116,22 @@ def score_embeddings(video: Floats, audio: Floats) -> Floats:
     """Scores [P] of pairs of embeddings [P, D] in the protocol: the closer, the higher."""
     scores: Floats = -np.linalg.norm(video - audio, axis=1)
     return scores
+
+
+def two_stream_encoders(net: TwoStream) -> Encoders:
+    """The functions of a network in evaluation mode, for the protocol."""
+
+    def encode_video(crops: NDArray[np.uint8], _lips: Floats) -> Floats:
+        frames = torch.from_numpy(crops)
+        windows = torch.arange(len(frames) - WINDOW_FRAMES + 1).unsqueeze(1) + torch.arange(WINDOW_FRAMES)
+        parts = windows.split(_BATCH_WINDOWS)
+        return torch.cat([net.encode_video(frames[part]) for part in parts]).numpy()
+
+    def encode_audio(mels: Floats) -> Floats:
+        parts = torch.from_numpy(mels).split(_BATCH_WINDOWS)
+        return torch.cat([net.encode_audio(part) for part in parts]).numpy()
+
+    return window_encoders(encode_video, encode_audio, score_embeddings)
 
 
 def _conv(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> tuple[nn.Module, ...]:
