@@ -36,6 +36,8 @@ def write_run(folder, *, label="MTD", seed=1, k5=60.0, parameters=13_281_000, st
         "parameters": parameters,
         "steps": steps,
         "protocol": groups,
+        "split": "val",
+        "limits": {"max_frames": more.get("max_frames"), "clips": None},
         "origin": {"commit": "c", "cache_manifest_sha256": more.get("data", "d")},
     }
     (folder / "config.json").write_text(json.dumps(config))
@@ -196,9 +198,12 @@ def test_what_keeps_rows_from_being_comparable_is_said(tmp_path):
     assert "Beware" not in run([first], tmp_path / "out")
     other = write_run(tmp_path / "b", label="BCE", steps=900, data="e")
     text = run([first, other], tmp_path / "out")
-    assert "Beware: the runs differ in their data." in text
-    assert "Beware: the runs differ in their number of steps." in text
-    assert "number of clips" not in text
+    assert "Beware: the runs were measured on different data." in text
+    assert "Beware: the runs took different numbers of steps." in text
+    assert "splits" not in text
+    assert "numbers of clips" not in text
+    cut = write_run(tmp_path / "c", label="KD", max_frames=250)
+    assert "different splits or parts of the clips" in run([first, cut], tmp_path / "out")
 
 
 def test_published_figures_are_those_of_the_text(tmp_path):

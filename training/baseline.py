@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -32,7 +32,7 @@ from training.config import as_table
 from training.distill import Folder
 from training.journal import Table, provenance_of, stop_requests
 from training.optimise import learning_rate, parameter_groups
-from training.pairs import ClipPairs, Pair, cut_pairs, fixed_pairs
+from training.pairs import ClipPairs, Pair, cut_pairs
 from training.processes import pick_device
 from training.progress import Progress
 from training.vocalist import Reach
@@ -129,25 +129,27 @@ def open_tables(run: Path, step: int) -> Iterator[Folder]:
 
 def make_trainer(config: BaselineConfig) -> BaselineTrainer:
     """A trainer before its first step. Raises ConfigError."""
-    cache, reach = Path(config.cache), Reach()
+    cache = Path(config.cache)
     torch.manual_seed(config.seed)
     device = pick_device(config.device)
     net = TwoStream(TWO_STREAM_DIMS[config.network]).to(device)
     kind = torch.optim.Adam if config.optimiser.name == "adam" else torch.optim.AdamW
     optimiser = kind(parameter_groups(net.parameters(), weight_decay=config.optimiser.weight_decay), lr=0.0)
     train_clips = long_enough(load_clips(cache, split="train"), config)
-    source = ClipPairs(train_clips, config.data, seed=config.seed, reach=reach)
-    val_pairs = fixed_pairs(
-        long_enough(load_clips(cache, split="val"), config),
-        config.validation.pairs,
-        seed=config.validation.seed,
-        reach=reach,
-        negatives=config.data.negatives,
-    )
-    trainer = BaselineTrainer(config, source, val_pairs, net, optimiser, device)
+    source = ClipPairs(train_clips, config.data, seed=config.seed, reach=Reach())
+    trainer = BaselineTrainer(config, source, validation_pairs(config), net, optimiser, device)
     if not trainer.steps_per_epoch:
         raise ConfigError(f"data: an epoch of {source.epoch_pairs} does not fill a batch")
     return trainer
+
+
+def validation_pairs(config: BaselineConfig) -> list[ClipPair]:
+    """Pairs to validate on, the same at every validation, of clips as the protocol measures them."""
+    clips = [clip for clip in load_clips(Path(config.cache), split="val") if not clip.entry.machine_made]
+    count = config.validation.pairs
+    data = replace(config.data, epoch_pairs=count, domains={})
+    source = ClipPairs(long_enough(clips, config), data, seed=config.validation.seed, reach=Reach())
+    return source.pairs(0, range(count))
 
 
 def long_enough(clips: list[LoadedClip], config: BaselineConfig) -> list[LoadedClip]:

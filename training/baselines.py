@@ -121,15 +121,18 @@ def score_embeddings(video: Floats, audio: Floats) -> Floats:
 def two_stream_encoders(net: TwoStream) -> Encoders:
     """The functions of a network in evaluation mode, for the protocol."""
 
+    device = next(net.parameters()).device
+
     def encode_video(crops: NDArray[np.uint8], _lips: Floats) -> Floats:
         frames = torch.from_numpy(crops)
         windows = torch.arange(len(frames) - WINDOW_FRAMES + 1).unsqueeze(1) + torch.arange(WINDOW_FRAMES)
-        parts = windows.split(_BATCH_WINDOWS)
-        return torch.cat([net.encode_video(frames[part]) for part in parts]).numpy()
+        parts = (net.encode_video(frames[part].to(device)) for part in windows.split(_BATCH_WINDOWS))
+        return torch.cat(list(parts)).cpu().numpy()
 
     def encode_audio(mels: Floats) -> Floats:
-        parts = torch.from_numpy(mels).split(_BATCH_WINDOWS)
-        return torch.cat([net.encode_audio(part) for part in parts]).numpy()
+        windows = torch.from_numpy(mels)
+        parts = (net.encode_audio(part.to(device)) for part in windows.split(_BATCH_WINDOWS))
+        return torch.cat(list(parts)).cpu().numpy()
 
     return window_encoders(encode_video, encode_audio, score_embeddings)
 

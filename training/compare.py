@@ -86,11 +86,17 @@ def _figure(row: Row, name: str) -> str:
 
 def _warnings(runs: list[Run]) -> list[str]:
     """What keeps rows from being comparable."""
-    lines = []
-    for name, what in (("clips", "number of clips"), ("data", "data"), ("steps", "number of steps")):
-        if len({getattr(run, name) for run in runs}) > 1:
-            lines.append(f"Beware: the runs differ in their {what}.")
-    return lines
+    differences = {
+        "data": "were measured on different data",
+        "measured": "were measured on different splits or parts of the clips",
+        "clips": "were measured on different numbers of clips",
+        "steps": "took different numbers of steps",
+    }
+    return [
+        f"Beware: the runs {words}."
+        for name, words in differences.items()
+        if len({getattr(run, name) for run in runs}) > 1
+    ]
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:

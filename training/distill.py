@@ -24,7 +24,7 @@ from training.methods import make_method
 from training.networks import freeze, load_exactly, load_fitting, make_network, width_of
 from training.observe import val_columns, validate
 from training.optimise import parameter_groups
-from training.pairs import ClipPairs, Pair, fixed_pairs
+from training.pairs import ClipPairs, PairBatch, fixed_batches
 from training.processes import Processes, join_processes, pick_device
 from training.progress import Progress
 from training.recipe import NetworkConfig, Recipe
@@ -51,18 +51,18 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False) -> bool:
     if not resume and (run / LAST).exists():
         raise ConfigError(f"{run}: already holds a run; give --resume or another folder")
     with join_processes(device, parts=recipe.data.micro_batches) as processes:
-        trainer, val_pairs = make_trainer(recipe, device, processes)
+        trainer, val_batches = make_trainer(recipe, device, processes)
         origin = origin_of(recipe)
         if resume:
             done, origin = restore(trainer, load_recipe_checkpoint(run / LAST), origin)
         else:
             done, origin = Progressed(), origin | start(trainer)
-        return run_steps(trainer, val_pairs, run, done, origin)
+        return run_steps(trainer, val_batches, run, done, origin)
 
 
 def run_steps(
     trainer: Trainer,
-    val_pairs: list[tuple[LoadedClip, Pair]],
+    val_batches: list[PairBatch],
     run: Path,
     done: Progressed,
     origin: dict[str, Any],
@@ -86,7 +86,7 @@ def run_steps(
             if done.step % recipe.log_every == 0 or done.step == last:
                 folder.add_step({"step": done.step, **row})
             if is_validated(trainer, done.step):
-                found = validate(trainer, val_pairs)
+                found = validate(trainer, val_batches)
                 folder.add_validation({"step": done.step, "epoch": row["epoch"], **found})
                 progress.note(describe(found, done.step))
                 if found["f1"] > done.best_f1:
@@ -102,7 +102,7 @@ def run_steps(
 
 def make_trainer(
     recipe: Recipe, device: torch.device, processes: Processes
-) -> tuple[Trainer, list[tuple[LoadedClip, Pair]]]:
+) -> tuple[Trainer, list[PairBatch]]:
     """A trainer before its first step, with the student's initial weights, and the pairs to validate on.
 
     The student's weights depend on the seed alone, whatever method it is for.
@@ -124,9 +124,10 @@ def make_trainer(
     source = ClipPairs(train_clips, recipe.data, seed=recipe.seed, reach=reach)
     if source.epoch_pairs < recipe.data.batch:
         raise ConfigError(f"data: an epoch has {source.epoch_pairs} pairs, less than a batch")
-    val_pairs = fixed_pairs(
+    val_batches = fixed_batches(
         val_clips,
         recipe.validation.pairs,
+        recipe.data.batch // recipe.data.micro_batches,
         seed=recipe.validation.seed,
         reach=reach,
         negatives=recipe.data.negatives,
@@ -134,7 +135,7 @@ def make_trainer(
     trainer = Trainer(
         recipe, source, student, teacher, method, average, optimiser, frozen, reach, device, processes
     )
-    return trainer, val_pairs
+    return trainer, val_batches
 
 
 def load_teacher(config: NetworkConfig) -> AnyNetwork:

@@ -16,6 +16,7 @@ from training.baselines import two_stream_encoders
 from training.checkpoint import FORMAT as MATCH_FORMAT
 from training.checkpoint import averaged_net, load_checkpoint
 from training.networks import count_parameters, load_exactly, make_network
+from training.processes import pick_device
 from training.recipe import NetworkConfig
 from training.recipe_checkpoint import RecipeCheckpoint, is_recipe_checkpoint, load_recipe_checkpoint
 from training.tokens import network_encoders
@@ -36,7 +37,8 @@ def open_judged(student: Path | None, *, network: str | None, threads: int) -> J
     """An exported student's folder (None: the bundled one), or a checkpoint.
 
     That is one of the matching, of a recipe or of a baseline, or a file of the authors' weights of the
-    preset `network`. Raises ConfigError or ModelError.
+    preset `network`. Networks of the last three are put on a GPU where there is one. Raises ConfigError or
+    ModelError.
     """
     if student is None or not student.is_file():
         if network is not None:
@@ -77,7 +79,8 @@ def _of_recipe(checkpoint: RecipeCheckpoint, path: Path, network: str | None) ->
         "steps": checkpoint.step,
         "training": checkpoint.origin,
     }
-    return Judged(network_encoders(net.eval()), {"checkpoint": path.name, "step": checkpoint.step}, facts)
+    net = net.to(pick_device("auto")).eval()
+    return Judged(network_encoders(net), {"checkpoint": path.name, "step": checkpoint.step}, facts)
 
 
 def _of_baseline(checkpoint: BaselineCheckpoint, path: Path, network: str | None) -> Judged:
@@ -96,6 +99,7 @@ def _of_baseline(checkpoint: BaselineCheckpoint, path: Path, network: str | None
         "steps": checkpoint.step,
         "training": checkpoint.origin,
     }
+    net = net.to(pick_device("auto")).eval()
     return Judged(two_stream_encoders(net), {"checkpoint": path.name, "step": checkpoint.step}, facts)
 
 
@@ -104,4 +108,5 @@ def _of_weights(path: Path, network: str) -> Judged:
     net = make_network(config)
     load_exactly(net, path, config)
     facts = {"name": path.stem, "network": network, "parameters": count_parameters(net)}
-    return Judged(network_encoders(net.eval()), {"weights": path.name}, facts)
+    net = net.to(pick_device("auto")).eval()
+    return Judged(network_encoders(net), {"weights": path.name}, facts)

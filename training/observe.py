@@ -3,25 +3,23 @@
 B: pairs; D, E: widths of student and teacher.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from training.clips import LoadedClip
 from training.distillation import MTD, NMTD, bce_loss
 from training.methods import relation_options
-from training.pairs import Pair, PairBatch, cut_pairs
+from training.pairs import PairBatch
 from training.recipe import Recipe
 from training.relations import LAST_LAYER
 from training.steps import Trainer, behave
-from training.vocalist import Reach
 
 _RIDGE = 1e-3  # of the inputs' mean energy: keeps the fit of few pairs finite
 
 
-def validate(trainer: Trainer, pairs: Sequence[tuple[LoadedClip, Pair]]) -> dict[str, float]:
+def validate(trainer: Trainer, batches: Sequence[PairBatch]) -> dict[str, float]:
     """F1 and accuracy at logit 0, BCE, and the watched losses, of the network to use.
 
     "observed/MTD" is the loss with the weights learned so far where the recipe trains MTD, else BCE and all
@@ -37,8 +35,7 @@ def validate(trainer: Trainer, pairs: Sequence[tuple[LoadedClip, Pair]]) -> dict
     watched = _watched_losses(recipe, trainer.method)
     network = trainer.network.eval()
     with torch.no_grad():
-        for batch in _batches(pairs, trainer.reach, recipe.data.batch // recipe.data.micro_batches):
-            batch = batch.to(trainer.device)
+        for batch in (fixed.to(trainer.device) for fixed in batches):
             student = behave(network, batch, precision=recipe.optimiser.precision)
             counts.add(student.logits, batch.labels)
             losses = {"bce": bce_loss(student.logits, batch.labels)}
@@ -129,8 +126,3 @@ def _watched_losses(recipe: Recipe, method: nn.Module) -> dict[str, nn.Module]:
         "Last-MTD": NMTD(LAST_LAYER, options),
     }
     return {name: loss for name, loss in losses.items() if name in recipe.validation.observe}
-
-
-def _batches(pairs: Sequence[tuple[LoadedClip, Pair]], reach: Reach, size: int) -> Iterator[PairBatch]:
-    for first in range(0, len(pairs), size):
-        yield cut_pairs(pairs[first : first + size], reach)

@@ -6,7 +6,8 @@ sync and not in sync alike, and the video window is drawn before it is decided w
 so neither a clip's ends nor the choice of the window tell which sound belongs to it.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache as remember
 from typing import Literal
@@ -84,7 +85,8 @@ class Drawable:
         allowed = ticks != tick
         if not self.loud[tick - self.audio_tick]:
             allowed &= self.loud[ticks - self.audio_tick]
-        return ticks[allowed]
+        others: NDArray[np.int64] = ticks[allowed]
+        return others
 
 
 def make_drawable(clip: LoadedClip, *, reach: Reach, negatives: Negatives) -> Drawable | None:
@@ -143,21 +145,6 @@ class ClipPairs:
         return drawn
 
 
-def fixed_pairs(
-    clips: Sequence[LoadedClip], count: int, *, seed: int, reach: Reach, negatives: Negatives
-) -> list[tuple[LoadedClip, Pair]]:
-    """Pairs to validate on, the same at every validation: as many of each clip as of any other."""
-    found = [make_drawable(clip, reach=reach, negatives=negatives) for clip in clips]
-    usable = [clip for clip in found if clip is not None]
-    if not usable:
-        raise ConfigError("no clip to validate on is long and loud enough to draw pairs from")
-    drawn = []
-    for index in range(count):
-        clip = usable[index % len(usable)]
-        drawn.append((clip.clip, clip.draw(np.random.default_rng((seed, index)))))
-    return drawn
-
-
 @dataclass(frozen=True)
 class PairBatch:
     """B pairs cut out with `reach` around their windows.
@@ -185,8 +172,13 @@ class PairBatch:
         )
 
     def to(self, device: torch.device) -> "PairBatch":
-        moved = (part.to(device) for part in (self.frames, self.lips, self.mels, self.labels))
-        return PairBatch(*moved, self.reach)
+        return PairBatch(
+            self.frames.to(device),
+            self.lips.to(device),
+            self.mels.to(device),
+            self.labels.to(device),
+            self.reach,
+        )
 
 
 def cut_pairs(pairs: Sequence[tuple[LoadedClip, Pair]], reach: Reach) -> PairBatch:
@@ -210,6 +202,34 @@ def cut_pairs(pairs: Sequence[tuple[LoadedClip, Pair]], reach: Reach) -> PairBat
     )
 
 
+def fixed_batches(
+    clips: Sequence[LoadedClip], count: int, size: int, *, seed: int, reach: Reach, negatives: Negatives
+) -> list[PairBatch]:
+    """`count` pairs to validate on, as many of each clip as of any other, in batches of `size`.
+
+    They depend on the clips and the seed alone. Raises ConfigError where no clip can give one.
+    """
+    found = [make_drawable(clip, reach=reach, negatives=negatives) for clip in clips]
+    usable = itertools.cycle([clip for clip in found if clip is not None])
+    return draw_batches(usable, count, size, seed=seed, reach=reach)
+
+
+def draw_batches(
+    clips: Iterator[Drawable], count: int, size: int, *, seed: int, reach: Reach
+) -> list[PairBatch]:
+    """One pair of each of the next `count` clips, cut out in batches of `size`; raises as `fixed_batches`."""
+    batches = []
+    for first in range(0, count, size):
+        drawn = [
+            (clip.clip, clip.draw(np.random.default_rng((seed, index))))
+            for index, clip in zip(range(first, min(first + size, count)), clips, strict=False)
+        ]
+        if not drawn:
+            raise ConfigError("no clip to validate on is long and loud enough to draw pairs from")
+        batches.append(cut_pairs(drawn, reach))
+    return batches
+
+
 def _audio_ticks(mel: MelTrack, margin: int) -> tuple[int, int]:
     """First and end of the ticks whose window has `margin` more mel steps of sound on either side."""
     ticks = range(mel.first_tick, mel.first_tick + mel.ticks)
@@ -226,11 +246,11 @@ def _audio_ticks(mel: MelTrack, margin: int) -> tuple[int, int]:
 
 def _step_energy(mel: Floats) -> Floats:
     """Mean square of the samples around each mel step: [T, 80] -> [T]."""
-    areas, widths = _filter_sizes()
+    areas, widths = _filter_sizes()  # both [80]
     decibels = (mel + MEL_LIMIT) * (MEL_RANGE_DB / (2 * MEL_LIMIT)) - MEL_RANGE_DB + MEL_REFERENCE_DB
     magnitude = 10 ** (decibels / 20) / areas  # the mean of |X| under each filter
     mean_square = (4 / np.pi) * magnitude**2  # of |X|, where its two parts are normal
-    energy: Floats = 2 * (mean_square @ widths) / (N_FFT * _HANN_ENERGY)
+    energy: Floats = (2 * (mean_square @ widths) / (N_FFT * _HANN_ENERGY)).astype(np.float32)
     return energy
 
 
@@ -249,7 +269,7 @@ def _filter_sizes() -> tuple[Floats, Floats]:
 
 def _chances(clips: list[Drawable], domains: dict[str, float]) -> NDArray[np.float64]:
     """How likely each clip is: the domains' shares, and within a domain the square root of the length."""
-    weights = np.sqrt([len(clip.video_ticks) for clip in clips])
+    weights: NDArray[np.float64] = np.sqrt(np.array([len(clip.video_ticks) for clip in clips], np.float64))
     if domains:
         held = [clip.clip.entry.domain for clip in clips]
         for domain, share in domains.items():

@@ -27,7 +27,7 @@ class Run:
     """One evaluated run.
 
     `percent` is right by "5" .. "15" and "clip", over `clips` clips of one group; `data` the hash of the
-    cache's manifest. `observed` holds (step, loss) of each loss of Fig. 4 that was watched, by its name.
+    cache's manifest, `measured` in words what of it was looked at. `observed` holds (step, loss) of each loss of Fig. 4 that was watched, by its name.
     """
 
     folder: Path
@@ -40,6 +40,7 @@ class Run:
     clips: int
     percent: dict[str, float]
     data: str
+    measured: str
     observed: dict[str, list[tuple[int, float]]]
 
 
@@ -103,6 +104,7 @@ def read_run(folder: Path, *, group: str) -> Run:
         clips,
         percent,
         str(origin.get("cache_manifest_sha256", "")) if isinstance(origin, dict) else "",
+        f"split {metrics.get('split')}, limits {metrics.get('limits')}",
         _read_observed(folder / "val.csv"),
     )
 

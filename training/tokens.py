@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from avsync_cli.mel import MelTrack
 from avsync_cli.spec import WINDOW_FRAMES, WINDOW_MEL_STEPS
@@ -27,8 +27,8 @@ def network_encoders(network: PublishedNet | CompactNet) -> Encoders:
     """The functions of a network in evaluation mode: a window is its tokens, [5, D] or [16, D]."""
 
     def score(video: Floats, audio: Floats) -> Floats:
-        logits: Floats = network.relate(torch.from_numpy(video), torch.from_numpy(audio)).logits.numpy()
-        return logits
+        logits = network.relate(_beside(network, video), _beside(network, audio)).logits
+        return _as_array(logits)
 
     if isinstance(network, PublishedNet):
         return _by_windows(network, score)
@@ -40,13 +40,13 @@ def _by_windows(network: PublishedNet, score: Score) -> Encoders:
 
     def encode_video(crops: NDArray[np.uint8], lips: Floats, windows: int) -> Floats:
         rows = torch.arange(windows).unsqueeze(1) + torch.arange(WINDOW_FRAMES)  # [V, 5]
-        frames, points = torch.from_numpy(crops), torch.from_numpy(lips).flatten(1)
+        frames, points = _beside(network, crops), _beside(network, lips).flatten(1)
         parts = [network.encode_video(frames[part], points[part]) for part in rows.split(_BATCH_WINDOWS)]
-        return torch.cat(parts).numpy()
+        return _as_array(torch.cat(parts))
 
     def encode_audio(mel: MelTrack, ticks: Ticks) -> Floats:
-        mels = torch.from_numpy(mel.windows(ticks).astype(np.float32))
-        return torch.cat([network.encode_audio(part) for part in mels.split(_BATCH_WINDOWS)]).numpy()
+        mels = _beside(network, mel.windows(ticks).astype(np.float32))
+        return _as_array(torch.cat([network.encode_audio(part) for part in mels.split(_BATCH_WINDOWS)]))
 
     return Encoders(encode_video, encode_audio, score)
 
@@ -60,15 +60,15 @@ def _by_clips(network: CompactNet, score: Score) -> Encoders:
         tokens = []
         for start in range(0, frames, _STRETCH):
             rows = np.arange(start - r, min(start + _STRETCH, frames) + r).clip(0, len(crops) - 1)
-            points = torch.from_numpy(lips[rows]).flatten(1).unsqueeze(0)
-            tokens.append(network.encode_video(torch.from_numpy(crops[rows]).unsqueeze(0), points))
+            points = _beside(network, lips[rows]).flatten(1).unsqueeze(0)
+            tokens.append(network.encode_video(_beside(network, crops[rows]).unsqueeze(0), points))
         return _windows(torch.cat(tokens, dim=1)[0], np.arange(windows), WINDOW_FRAMES)
 
     def encode_audio(mel: MelTrack, ticks: Ticks) -> Floats:
         steps = np.array([mel_step_at(int(tick) - mel.origin_tick) for tick in ticks])
         first, end = int(steps[0]), int(steps[-1]) + WINDOW_MEL_STEPS
         rows = np.arange(first - s, end + s).clip(0, len(mel.mel) - 1)
-        mels = torch.from_numpy(mel.mel[rows].astype(np.float32)).T.contiguous().unsqueeze(0)
+        mels = _beside(network, mel.mel[rows].astype(np.float32)).T.contiguous().unsqueeze(0)
         return _windows(network.encode_audio(mels)[0], steps - first, WINDOW_MEL_STEPS)
 
     return Encoders(encode_video, encode_audio, score)
@@ -76,5 +76,15 @@ def _by_clips(network: CompactNet, score: Score) -> Encoders:
 
 def _windows(tokens: Tensor, starts: NDArray[np.int64], length: int) -> Floats:
     """Tokens [T, D] -> those of the windows that begin at `starts` [W]: [W, length, D]."""
-    windows: Floats = tokens.numpy()[starts[:, None] + np.arange(length)]
+    windows: Floats = _as_array(tokens)[starts[:, None] + np.arange(length)]
     return windows
+
+
+def _beside(network: nn.Module, array: NDArray[np.generic]) -> Tensor:
+    """An array as a tensor where the network is."""
+    return torch.from_numpy(array).to(next(network.parameters()).device)
+
+
+def _as_array(tensor: Tensor) -> Floats:
+    array: Floats = tensor.cpu().numpy()
+    return array

@@ -1,0 +1,127 @@
+"""Recipes: what a TOML may say, and the rates that it stands for."""
+
+from pathlib import Path
+
+import pytest
+from recipes import PUBLISHED, TEACHER, make_recipe
+
+from avsync_cli.errors import ConfigError
+from training.config import as_table, from_table
+from training.distillation import KD, MTD, NMTD, RKD, FitNets, MiniLM
+from training.methods import make_method
+from training.networks import make_network
+from training.optimise import learning_rate
+from training.recipe import MethodConfig, Recipe, RecipeOptimiser, read_recipe
+
+CONFIGS = Path(__file__).parents[1] / "training" / "configs"
+
+
+def test_a_recipe_survives_its_table():
+    recipe = make_recipe(
+        Path("cache"),
+        teacher=TEACHER,
+        method={"name": "NMTD", "layers": ["F4", "AV1"], "cad": [1.0, 0.5], "vr": 0.0},
+        data={"negatives": "clip", "domains": {"wild": 1.0}, "augment": {"flip": 0.5}},
+        validation={"observe": ["MTD"]},
+    )
+    assert from_table(Recipe, as_table(recipe), where="test") == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"sped": 1}, "unknown key 'sped'"),
+        ({"method": {"name": "KDD"}}, "'KDD' is not one of"),
+        ({"method": {"name": "KD"}}, "method KD: needs a teacher"),
+        (
+            {"method": {"name": "KD", "layers": "all"}, "teacher": TEACHER},
+            "method KD: has no use for 'layers'",
+        ),
+        ({"method": {"name": "BCE"}, "teacher": TEACHER}, "no use for a teacher"),
+        ({"method": {"name": "MTD", "weighting": "AW-13D"}, "teacher": TEACHER}, "AW-13D: needs clip_norm"),
+        ({"method": {"name": "MTD", "weighting": "UW-26D"}, "teacher": TEACHER}, "'UW-26D' is not one of"),
+        ({"optimiser": {"schedule": "cosine", "decay": 0.5}}, "cosine: has no use for 'decay'"),
+        ({"optimiser": {"final_rate": 0.5}}, "step: has no use for 'final_rate'"),
+        ({"data": {"batch": 8, "micro_batches": 3}}, "the first two divide"),
+        ({"data": {"negatives": 0}}, "negatives is 1 frame or more"),
+        ({"data": {"negatives": "far"}}, "negatives: must be int"),
+        ({"data": {"epoch_pairs": None, "domains": {"a": 1.0}}}, "domains need epoch_pairs"),
+        ({"validation": {"every_steps": 5, "every_epochs": 1}}, "exclude each other"),
+        ({"validation": {"observe": ["MTD"]}}, "observe MTD: needs a teacher"),
+        ({"validation": {"observe": ["KD"]}, "teacher": TEACHER}, "'KD' is not one of"),
+    ],
+)
+def test_what_a_recipe_has_no_use_for_is_refused(changes, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        make_recipe(Path("cache"), **changes)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sorted(CONFIGS.glob("**/*.toml")) if not path.name.startswith("match")], ids=str
+)
+def test_recipes_that_are_shipped_can_be_read(path):
+    recipe = read_recipe(path)
+    assert recipe.name
+    make_method(recipe.method, student_width=16, teacher_width=24)
+
+
+@pytest.mark.parametrize(
+    ("table", "kind"),
+    [
+        ({"name": "BCE"}, NMTD),
+        ({"name": "KD", "temperature": 2}, KD),
+        ({"name": "RKD", "distance": 1, "angle": 2}, RKD),
+        ({"name": "MiniLM", "layers": ["AV4", "VA4", "F4"]}, MiniLM),
+        ({"name": "FitNets", "weight": 3}, FitNets),
+        ({"name": "NMTD", "layers": "F2"}, NMTD),
+        ({"name": "Last-MTD"}, NMTD),
+        ({"name": "MTD", "weighting": "UW-13D"}, MTD),
+    ],
+)
+def test_every_method_is_made_as_configured(table, kind):
+    config = from_table(MethodConfig, table, where="test")
+    method = make_method(config, student_width=16, teacher_width=24)
+    assert type(method) is kind
+    for name in ("temperature", "distance", "angle", "weight", "weighting"):
+        if name in table:
+            assert getattr(method, name) == table[name]
+    layers = {"BCE": (), "Last-MTD": ("F4",), "NMTD": ("F2",), "MiniLM": ("AV4", "VA4", "F4")}
+    assert getattr(method, "layers", None) == layers.get(table["name"], getattr(method, "layers", None))
+
+
+def test_relations_are_compared_as_configured():
+    table = {"name": "NMTD", "direction": "student_teacher", "clamp_va": True, "bce": 0.5}
+    method = make_method(from_table(MethodConfig, table, where="t"), student_width=16, teacher_width=24)
+    assert (method.options.direction, method.options.clamp_va) == ("student_teacher", True)
+    assert method.bce_weight == 0.5
+
+
+def test_the_published_rate_warms_up_over_10_epochs_and_falls_every_20():
+    config = RecipeOptimiser()
+    rates = [learning_rate(step, 100, 80, config) for step in range(8000)]
+    assert rates[0] == pytest.approx(5e-5 / 1000)
+    assert rates[499] == pytest.approx(2.5e-5)
+    assert rates[999] == rates[1000] == rates[2999] == 5e-5
+    assert rates[3000] == rates[4999] == pytest.approx(4e-5)
+    assert rates[5000] == pytest.approx(3.2e-5)
+    assert rates[-1] == pytest.approx(5e-5 * 0.8**3)
+
+
+def test_a_cosine_ends_at_its_final_rate():
+    config = RecipeOptimiser(schedule="cosine", learning_rate=1.0, warm_up=1.0, final_rate=0.1)
+    rates = [learning_rate(step, 10, 11, config) for step in range(110)]
+    assert rates[9] == rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.55)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_sizes_that_do_not_exist_are_refused():
+    for dims, complaint in (
+        ({"widht": 16}, "unknown key 'widht'"),
+        ({"width": 15}, "the last stage has 16 channels, not 15"),
+        ({"channels": [4, 16]}, "must be a list of 5"),
+    ):
+        recipe = make_recipe(Path("c"), network=PUBLISHED | {"dims": PUBLISHED["dims"] | dims})
+        with pytest.raises(ConfigError, match=complaint):
+            make_network(recipe.network)
