@@ -96,3 +96,13 @@ def test_evaluation_takes_each_window_for_itself():
     with torch.no_grad():
         alone = torch.cat([net.encode_video(frame.unsqueeze(0)) for frame in frames])
         torch.testing.assert_close(net.encode_video(frames), alone)
+
+
+def test_a_grey_picture_in_colour_is_that_picture():
+    torch.manual_seed(0)
+    net = TwoStream(TWO_STREAM_SMALL).eval()
+    grey = torch.randint(0, 256, (2, 5, 48, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            net.encode_video(grey.unsqueeze(-1).expand(-1, -1, -1, -1, 3)), net.encode_video(grey)
+        )

@@ -34,7 +34,7 @@ def write_run(folder, *, label="MTD", seed=1, k5=60.0, parameters=13_281_000, st
         "method": label,
         "seed": seed,
         "parameters": parameters,
-        "steps": steps,
+        "steps": steps // 2,  # the best weights may be of any step
         "protocol": groups,
         "split": "val",
         "limits": {"max_frames": more.get("max_frames"), "clips": None},
@@ -42,6 +42,7 @@ def write_run(folder, *, label="MTD", seed=1, k5=60.0, parameters=13_281_000, st
     }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "log.csv").write_text(f"step,total\n1,0.7\n{steps},0.6\n")
     with (folder / "val.csv").open("w", newline="") as file:
         columns = ("step", "f1", "observed/MTD", "observed/Last-MTD", "observed/FitNets")
         writer = csv.writer(file)
@@ -76,6 +77,10 @@ def test_seeds_of_a_label_are_one_row_with_mean_and_spread(tmp_path):
     ]  # fmt: skip
     assert cells(text, "BCE")[4:] == ["1", "800", *(f"{50.5 + place:.2f}" for place in range(7))]
     assert text.index("| MTD |") < text.index("| BCE |")
+
+
+def test_a_run_without_a_label_is_called_by_its_name(tmp_path):
+    assert cells(run([write_run(tmp_path / "first-try", label="")], tmp_path / "out"), "first-try")
 
 
 def test_another_group_and_figures_that_are_not_there(tmp_path):
@@ -169,6 +174,8 @@ def test_a_configuration_stands_for_the_runs_of_its_name(tmp_path):
         ("metrics.json", '{"protocol": 3}', "holds no figures of the protocol"),
         ("metrics.json", '{"protocol": []}', "has no group 'all'"),
         ("config.json", '{"label": 5}', "'label' is missing or no str"),
+        ("log.csv", None, "log.csv: No such file"),
+        ("log.csv", "step,total\n", "log.csv: not a table of steps"),
         ("val.csv", "step,observed/MTD\nx,1\n", "val.csv: not a table of validations"),
         ("val.csv", "step,observed/MTD\n1,nan\n", "observed/MTD is not finite"),
     ],

@@ -1,6 +1,6 @@
 """Finished runs as `compare` sees them: what a run folder says of itself, read and checked.
 
-A run folder holds `config.json` and `val.csv`, which training wrote, and `metrics.json`, which
+A run folder holds `config.json`, `log.csv` and `val.csv`, which training wrote, and `metrics.json`, which
 `python -m training evaluate --measures protocol --output RUN/metrics.json` wrote.
 """
 
@@ -26,8 +26,9 @@ T = TypeVar("T", str, int)
 class Run:
     """One evaluated run.
 
-    `percent` is right by "5" .. "15" and "clip", over `clips` clips of one group; `data` the hash of the
-    cache's manifest, `measured` in words what of it was looked at. `observed` holds (step, loss) of each loss of Fig. 4 that was watched, by its name.
+    `steps` were taken in all; the weights that were measured are the best of them. `percent` is right by "5"
+    .. "15" and "clip", over `clips` clips of one group; `data` is the hash of the cache's manifest and
+    `measured` says what of it was looked at. `observed` holds (step, loss) of each watched loss of Fig. 4.
     """
 
     folder: Path
@@ -90,17 +91,18 @@ def read_run(folder: Path, *, group: str) -> Run:
         hint=f"make it with `python -m training evaluate --measures protocol --student {folder / 'best.pt'} "
         f"--cache CACHE --output {folder / 'metrics.json'}`",
     )
-    where = str(folder / "metrics.json")
+    config_path, where = str(folder / "config.json"), str(folder / "metrics.json")
+    label = _field(config, "label", str, where=config_path)
     clips, percent = _figures(metrics, group, where=where)
     origin = metrics.get("origin")
     return Run(
         folder,
-        _field(config, "label", str, where=str(folder / "config.json")),
-        _field(config, "experiment", str, where=str(folder / "config.json")),
+        label or _field(metrics, "name", str, where=where),
+        _field(config, "experiment", str, where=config_path),
         _field(metrics, "network", str, where=where),
         _field(metrics, "parameters", int, where=where),
         _field(metrics, "seed", int, where=where),
-        _field(metrics, "steps", int, where=where),
+        _read_steps(folder / "log.csv"),
         clips,
         percent,
         str(origin.get("cache_manifest_sha256", "")) if isinstance(origin, dict) else "",
@@ -162,23 +164,36 @@ def _figures(metrics: dict[str, Any], group: str, *, where: str) -> tuple[int, d
     return clips, percent
 
 
+def _read_steps(path: Path) -> int:
+    """The last step in a `log.csv`."""
+    try:
+        return int(_read_table(path)[-1]["step"])
+    except (IndexError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a table of steps") from error
+
+
 def _read_observed(path: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, loss) of each watched loss in a `val.csv`; nothing where none was watched."""
-    if not path.exists():
-        return {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = _read_table(path)
         curves = {
             name: [(int(row["step"]), float(row[column])) for row in rows if row.get(column)]
             for name, column in OBSERVED.items()
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a table of validations") from error
     for name, curve in curves.items():
         if not all(math.isfinite(loss) for _, loss in curve):
             raise ConfigError(f"{path}: {OBSERVED[name]} is not finite in every row")
     return {name: curve for name, curve in curves.items() if curve}
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
 
 
 def _folders_named(name: str, runs: Path) -> list[Path]:
