@@ -1,5 +1,6 @@
 """A tiny cache whose mouths move with their sound, so that training on it can learn something."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,18 @@ from avsync_cli.mel import mel_track
 from avsync_cli.sound import Sound
 from training.cache import CachedClip, audio_path, sha256_of, video_path, write_arrays, write_manifest
 
+DOMAINS = ("wild", "broadcast", "generated", "lab")  # all that the shipped configurations name
 
-def make_cache(cache: Path, *, clips: int = 6, frames: int = 40, seed: int = 0) -> Path:
-    """Write `clips` clips, every third of them val, in two domains; returns the cache's folder."""
+
+def make_cache(
+    cache: Path, *, clips: int = 6, frames: int = 40, seed: int = 0, domains: tuple[str, ...] = DOMAINS[:2]
+) -> Path:
+    """Write `clips` clips, every third of them val, of all domains in turn; returns the cache's folder."""
     rng = np.random.default_rng(seed)
     cache.mkdir(parents=True, exist_ok=True)
     entries = []
     for number in range(clips):
-        domain = "broadcast" if number % 2 else "wild"
+        domain = domains[number % len(domains)]
         split = "val" if number % 3 == 2 else "train"
         file = f"{domain}/{number}.mp4"
         loud = np.repeat(rng.random(frames // 2 + 1), 2)[:frames].astype(np.float32)
@@ -49,3 +54,7 @@ def _audio(loud: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         "ticks": np.array(track.ticks),
         "advance_samples": np.array(0),
     }
+
+
+if __name__ == "__main__":
+    make_cache(Path(sys.argv[1]), clips=24, frames=60, domains=DOMAINS)

@@ -1,7 +1,9 @@
 """Command line of the training; each command imports what it needs when it runs."""
 
 import os
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +13,8 @@ from avsync_cli.errors import EXIT_INTERRUPTED, AvsyncError, ConfigError
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
+
+_SMOKE = "Whether it runs, not what it learns: two steps of tiny networks, from nothing."
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -80,12 +84,15 @@ def match(
         Path | None, typer.Option(help="Checkpoint to start from, in place of the config's.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help=_SMOKE)] = False,
 ) -> None:
     """Train the two encoders by matching every window with the sound of its own clip."""
     from training.config import read_config
     from training.match import train
+    from training.smoke import shrink_match
 
-    if not train(read_config(config), output, cache=cache, start=start, resume=resume):
+    chosen = shrink_match(read_config(config)) if smoke else read_config(config)
+    if not train(chosen, output, cache=cache, start=start, resume=resume):
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
@@ -98,6 +105,8 @@ def teacher(
         Path | None, typer.Option(help="Weights to start from, in place of the recipe's.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed, in place of the recipe's.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help=_SMOKE)] = False,
 ) -> None:
     """Train a network on pairs that are in sync or not, without a teacher."""
     from training.recipe import read_recipe
@@ -105,7 +114,7 @@ def teacher(
     recipe = read_recipe(config)
     if recipe.teacher is not None or recipe.method.name != "BCE":
         raise ConfigError(f"{config}: has a teacher; run it with distill")
-    _train(recipe, output, cache=cache, teacher=None, start=start, resume=resume)
+    _train(recipe, output, cache=cache, teacher=None, start=start, resume=resume, seed=seed, smoke=smoke)
 
 
 @app.command()
@@ -120,11 +129,14 @@ def distill(
         Path | None, typer.Option(help="Weights to start from, in place of the recipe's.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed, in place of the recipe's.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help=_SMOKE)] = False,
 ) -> None:
     """Train a student by a recipe of any method, from a teacher where the method has one."""
     from training.recipe import read_recipe
 
-    _train(read_recipe(config), output, cache=cache, teacher=teacher, start=start, resume=resume)
+    recipe = read_recipe(config)
+    _train(recipe, output, cache=cache, teacher=teacher, start=start, resume=resume, seed=seed, smoke=smoke)
 
 
 def _train(
@@ -135,12 +147,42 @@ def _train(
     teacher: Path | None,
     start: Path | None,
     resume: bool,
+    seed: int | None,
+    smoke: bool,
 ) -> None:
     from training.distill import train, with_files
+    from training.smoke import shrink_recipe
 
     if resume and start is not None:
         raise ConfigError("--start: a run that is resumed has its weights")
+    if smoke:
+        recipe = shrink_recipe(recipe)
+    if seed is not None:
+        recipe = replace(recipe, seed=seed)
     if not train(with_files(recipe, cache=cache, teacher=teacher, start=start), output, resume=resume):
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+@app.command()
+def baseline(
+    config: Annotated[Path, typer.Argument(help="TOML file of a baseline; see training/configs/fig2.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
+    cache: Annotated[Path | None, typer.Option(help="Cache folder, in place of the config's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed, in place of the config's.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help=_SMOKE)] = False,
+) -> None:
+    """Train a two-stream network as SyncNet or as Perfect Match."""
+    from training.baseline import train
+    from training.baseline_recipe import read_baseline
+    from training.smoke import shrink_baseline
+
+    chosen = shrink_baseline(read_baseline(config)) if smoke else read_baseline(config)
+    if cache is not None:
+        chosen = replace(chosen, cache=str(cache))
+    if seed is not None:
+        chosen = replace(chosen, seed=seed)
+    if not train(chosen, output, resume=resume):
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
@@ -187,6 +229,31 @@ def evaluate(
     if output is not None:
         write_result(output, result)
     typer.echo(markdown(result))
+
+
+@app.command()
+def compare(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_OR_CONFIG...",
+            help="Run folders with their metrics.json; a TOML file stands for the runs made with its name.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for comparison.md and the plots.")],
+    runs: Annotated[Path, typer.Option(help="Where the runs of configurations are looked for.")] = Path(
+        "runs"
+    ),
+    group: Annotated[str, typer.Option(help="Which group of clips: all, or a domain.")] = "all",
+    published: Annotated[
+        bool, typer.Option("--published", help="Add the published figures in a table of their own.")
+    ] = False,
+) -> None:
+    """Compare evaluated runs: a Markdown table and the plots of the paper."""
+    from training.compare import compare as run
+
+    command = shlex.join(["python", "-m", "training", *sys.argv[1:]])
+    typer.echo(run(paths, output, runs=runs, command=command, group=group, published=published))
 
 
 @app.command()

@@ -6,6 +6,13 @@ from typing import Any
 
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import load_student
+from training.baseline_recipe import (
+    BaselineCheckpoint,
+    baseline_net,
+    is_baseline_checkpoint,
+    load_baseline,
+)
+from training.baselines import two_stream_encoders
 from training.checkpoint import FORMAT as MATCH_FORMAT
 from training.checkpoint import averaged_net, load_checkpoint
 from training.compact import CompactNet
@@ -34,8 +41,9 @@ class Judged:
 def open_judged(student: Path | None, *, network: str | None, threads: int) -> Judged:
     """An exported student's folder (None: the bundled one), or a checkpoint.
 
-    That is one of the matching, one of a recipe, or a file of the authors' weights of the preset `network`.
-    Networks of the last two are put on a GPU where there is one. Raises ConfigError or ModelError.
+    That is one of the matching, of a recipe or of a baseline, or a file of the authors' weights of the
+    preset `network`. Networks of the last three are put on a GPU where there is one. Raises ConfigError or
+    ModelError.
     """
     if student is None or not student.is_file():
         if network is not None:
@@ -46,6 +54,8 @@ def open_judged(student: Path | None, *, network: str | None, threads: int) -> J
     content = read_weights_file(student)
     if is_recipe_checkpoint(content):
         return _of_recipe(load_recipe_checkpoint(student), student, network)
+    if is_baseline_checkpoint(content):
+        return _of_baseline(load_baseline(student), student, network)
     if content.get("format") == MATCH_FORMAT:
         if network is not None:
             raise ConfigError(f"{student}: holds a student of the matching, not a {network}")
@@ -75,6 +85,26 @@ def _of_recipe(checkpoint: RecipeCheckpoint, path: Path, network: str | None) ->
         "training": checkpoint.origin,
     }
     return _judge(net, {"checkpoint": path.name, "step": checkpoint.step}, facts)
+
+
+def _of_baseline(checkpoint: BaselineCheckpoint, path: Path, network: str | None) -> Judged:
+    config = checkpoint.config
+    if network is not None:
+        raise ConfigError(f"{path}: holds a {config.network}, not a {network}")
+    net = baseline_net(checkpoint)
+    facts = {
+        "name": config.name,
+        "experiment": config.experiment,
+        "label": config.label,
+        "network": config.network,
+        "method": config.method,
+        "seed": config.seed,
+        "parameters": count_parameters(net),
+        "steps": checkpoint.step,
+        "training": checkpoint.origin,
+    }
+    net = net.to(pick_device("auto")).eval()
+    return Judged(two_stream_encoders(net), {"checkpoint": path.name, "step": checkpoint.step}, facts)
 
 
 def _of_weights(path: Path, network: str) -> Judged:

@@ -1,0 +1,105 @@
+"""`python -m training compare`: a Markdown table and the paper's plots from the folders of evaluated runs."""
+
+from pathlib import Path
+
+from training.plots import Plot, plot_bars, plot_ratios, plot_sizes
+from training.protocol import LENGTHS
+from training.published import PUBLISHED
+from training.runs import FIGURES, Row, Run, find_folders, gather_rows, read_run
+
+REPORT = "comparison.md"
+_FIGURE_HEADS = (*(f"K={length}" for length in LENGTHS), "whole clip")
+
+
+def compare(
+    paths: list[Path],
+    output: Path,
+    *,
+    runs: Path,
+    command: str,
+    group: str = "all",
+    published: bool = False,
+) -> str:
+    """Compare run folders, or those in `runs` that configurations stand for; returns the Markdown text.
+
+    Text and plots go into the folder `output`; `command` is what the text says it was made by. Raises
+    ConfigError.
+    """
+    found = [read_run(folder, group=group) for folder in find_folders(paths, runs=runs)]
+    rows = gather_rows(found)
+    plots = [plot_sizes(rows), plot_bars(rows), plot_ratios(found)]
+    text = markdown(rows, found, plots, command=command, group=group)
+    if published:
+        text += f"\n{published_markdown()}"
+    output.mkdir(parents=True, exist_ok=True)
+    for plot in plots:
+        (output / plot.file).unlink(missing_ok=True)  # a plot of an earlier comparison is none of this one
+        if plot.figure is not None:
+            plot.figure.savefig(output / plot.file, dpi=150)
+    (output / REPORT).write_text(text, encoding="utf-8")
+    return text
+
+
+def markdown(rows: list[Row], runs: list[Run], plots: list[Plot], *, command: str, group: str) -> str:
+    """The table, what to beware of when reading it, and the plots or why they are missing."""
+    head = ("label", "experiment", "network", "parameters", "seeds", "steps", *_FIGURE_HEADS)
+    parts = [
+        "# Comparison",
+        f"Made by `{command}`.",
+        "Percent of windows whose best of 31 offsets lies within one frame of the truth, mean over the clips "
+        f"of the group `{group}`; of several seeds the mean ± the standard deviation.",
+        _table(head, [_cells(row) for row in rows]),
+        *_warnings(runs),
+    ]
+    for plot in plots:
+        shown = f"![{plot.title}]({plot.file})" if plot.figure is not None else f"Left out: {plot.reason}."
+        parts.append(f"## {plot.title}\n\n{shown}")
+    return "\n\n".join(parts) + "\n"
+
+
+def published_markdown() -> str:
+    """The published figures, apart from one's own."""
+    rows = [
+        [entry.label, entry.source, f"{entry.parameters / 1e6:.1f} M", *map(str, entry.percent)]
+        for entry in PUBLISHED
+    ]
+    head = ("label", "source", "parameters", *_FIGURE_HEADS[:-1])
+    return (
+        "## Published figures\n\nOn the test list of LRS2 (1,243 clips), by their authors; no run of ours, "
+        f"and not comparable with figures on other clips.\n\n{_table(head, rows)}\n"
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    figures = [_figure(row, name) for name in FIGURES]
+    seeds = ", ".join(map(str, row.seeds))
+    size = f"{row.parameters / 1e6:.3f} M"
+    return [row.label, row.experiment, row.network, size, seeds, f"{row.steps:,}", *figures]
+
+
+def _figure(row: Row, name: str) -> str:
+    if name not in row.mean:
+        return "-"
+    spread = f" ± {row.spread[name]:.2f}" if name in row.spread else ""
+    return f"{row.mean[name]:.2f}{spread}"
+
+
+def _warnings(runs: list[Run]) -> list[str]:
+    """What keeps rows from being comparable."""
+    differences = {
+        "data": "were measured on different data",
+        "measured": "were measured on different splits or parts of the clips",
+        "clips": "were measured on different numbers of clips",
+        "steps": "took different numbers of steps",
+    }
+    return [
+        f"Beware: the runs {words}."
+        for name, words in differences.items()
+        if len({getattr(run, name) for run in runs}) > 1
+    ]
+
+
+def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [list(head), ["---"] * len(head), *rows]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
