@@ -60,7 +60,7 @@ MAX_HOLD_S = Fraction(1, 2)  # a picture stands for the ticks at most this far f
 
 # --- the artefact ------------------------------------------------------------------------------
 ARTEFACT_FORMAT = "avsync-student"
-ARTEFACT_VERSION = 1
+ARTEFACT_VERSION = 2
 REPORT_SCHEMA_VERSION = 1
 
 

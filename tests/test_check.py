@@ -146,6 +146,13 @@ def test_a_face_too_small_for_the_detector_is_cut_where_the_mesh_is(engine):
     assert (track.boxes[5] < [700, 500, 700, 500]).all()
 
 
+def test_a_student_of_faces_checks_files(tmp_path, engine, heads):
+    """The hand-made student looks at the lips alone: what it says does not depend on the crops."""
+    faces = write_student(tmp_path / "faces", crop=FACE_CROP_DEFINITION)
+    report = check_file(heads[160], model=faces, threads=1)
+    assert report.audio_lead_ms == pytest.approx(check_file(heads[160], engine=engine).audio_lead_ms)
+
+
 def test_media_errors_have_their_reason(tmp_path, engine):
     mute = write_clip(tmp_path / "mute.mp4", seconds=0.4)
     with pytest.raises(MediaError, match="no audio stream") as caught:
