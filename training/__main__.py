@@ -232,6 +232,34 @@ def evaluate(
 
 
 @app.command()
+def reproduce(
+    root: Annotated[Path, typer.Argument(help="LRS2's folder, with pretrain.txt, val.txt and test.txt.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for data, runs and comparison.")],
+    vocalist: Annotated[
+        Path | None, typer.Option(help="The authors' VocaLiST weights, for the teacher to start from.")
+    ] = None,
+    experiments: Annotated[
+        str, typer.Option(help="Which of the paper's experiments to run.")
+    ] = "table1,table2,fig3,fig4",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    smoke: Annotated[bool, typer.Option("--smoke", help=_SMOKE)] = False,
+) -> None:
+    """Run the paper's experiments from end to end; run it again to go on where it was stopped."""
+    from training.reproduce import EXPERIMENTS
+    from training.reproduce import reproduce as run
+
+    names = experiments.split(",")
+    unknown = set(names) - set(EXPERIMENTS)
+    if unknown:
+        raise ConfigError(f"experiment {sorted(unknown)[0]!r}: not one of {', '.join(EXPERIMENTS)}")
+    command = shlex.join(["python", "-m", "training", *sys.argv[1:]])
+    text = run(root, output, experiments=names, vocalist=vocalist, jobs=jobs, command=command, smoke=smoke)
+    if text is None:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    typer.echo(text)
+
+
+@app.command()
 def compare(
     paths: Annotated[
         list[Path],
