@@ -1,6 +1,7 @@
 """Pairs: inside their clips, as the paper draws them, and the same whenever they are asked for."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from noise_clips import made_clip
 from scipy.signal import lfilter
-from synthetic_cache import make_cache
 
 from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack, mel_track
 from avsync_cli.sound import Sound
 from avsync_cli.timing import mel_step_at
-from training.clips import LoadedClip, load_clips
+from training.clips import LoadedClip
 from training.pairs import ClipPairs, Pair, cut_pairs, fixed_batches, make_drawable, window_rms
 from training.recipe import PairsConfig
+from training.sources import MemorySource
 from training.vocalist import Reach
 
 NONE = Reach(0, 0)
@@ -29,6 +30,11 @@ def numbered(clip):
     steps = np.arange(len(clip.mel.mel), dtype=np.float32)[:, None].repeat(80, 1)
     mel = MelTrack(steps, clip.mel.origin_tick, clip.mel.first_tick, clip.mel.ticks)
     return LoadedClip(clip.entry, clip.crops, clip.lips, clip.first_tick, mel)
+
+
+def numbered_by(clip, number):
+    """The same clip with a number at its lips."""
+    return replace(clip, lips=np.full((len(clip.crops), 40, 3), number, np.float16))
 
 
 @settings(max_examples=40, deadline=None)
@@ -69,6 +75,16 @@ def test_a_clip_too_short_for_a_negative_is_not_drawn_from():
     assert make_drawable(made_clip(6, 6), reach=NONE, negatives=15) is not None
     assert make_drawable(made_clip(6, 5), reach=NONE, negatives=15) is None
     assert make_drawable(made_clip(8, 40), reach=COMPACT, negatives=15) is None
+
+
+@pytest.mark.parametrize("negatives", [1, 4, 15, "clip"])
+def test_every_window_that_is_drawn_has_something_to_be_paired_with(negatives):
+    level = np.random.default_rng(2).choice([0.001, 0.001, 0.1], 60).repeat(2)
+    clip = made_clip(120, 120, level=level)
+    drawable = make_drawable(clip, reach=NONE, negatives=negatives)
+    usable = [tick for tick in range(116) if len(drawable.others(tick))]
+    assert drawable.video_ticks.tolist() == usable
+    assert len(usable) < 116 or negatives in (15, "clip")
 
 
 def test_both_labels_are_drawn_at_every_window_with_equal_chance():
@@ -168,13 +184,24 @@ def test_domains_have_their_shares():
         make_source(clips, epoch_pairs=10, domains={"d": 1.0})
 
 
-def test_fixed_pairs_are_the_same_at_every_call_and_spread_over_clips(tmp_path):
-    clips = load_clips(make_cache(tmp_path), split="train")
-    first, again = (fixed_batches(clips, 10, 4, seed=0, reach=COMPACT, negatives=15) for _ in range(2))
+def test_fixed_pairs_are_the_same_at_every_call_and_spread_over_clips():
+    clips = [made_clip(name=str(number)) for number in range(4)]
+    clips[3] = replace(clips[3], entry=replace(clips[3].entry, machine_made=True))
+    source = MemorySource([numbered_by(clip, number) for number, clip in enumerate(clips)], "grey", "")
+    first, again, other = (
+        fixed_batches(source, 10, 4, seed=seed, reach=COMPACT, negatives=15) for seed in (0, 0, 1)
+    )
     assert [len(batch.labels) for batch in first] == [4, 4, 2]
-    for one, other in zip(first, again, strict=True):
-        assert torch.equal(one.frames, other.frames)
-        assert torch.equal(one.mels, other.mels)
-        assert torch.equal(one.labels, other.labels)
-    other_seed = fixed_batches(clips, 10, 4, seed=1, reach=COMPACT, negatives=15)
-    assert not torch.equal(first[0].mels, other_seed[0].mels)
+    for one, same in zip(first, again, strict=True):
+        assert torch.equal(one.frames, same.frames)
+        assert torch.equal(one.mels, same.mels)
+        assert torch.equal(one.labels, same.labels)
+    assert not torch.equal(first[0].mels, other[0].mels)
+    whose = [int(batch.lips[row, 0, 1]) for batch in first for row in range(len(batch.labels))]
+    assert sorted(Counter(whose).values()) == [3, 3, 4]
+
+
+def test_no_fixed_pairs_without_a_clip_to_draw_from():
+    source = MemorySource([made_clip(level=0.001)], "grey", "")
+    with pytest.raises(ConfigError, match="long and loud enough"):
+        fixed_batches(source, 4, 2, seed=0, reach=NONE, negatives=15)

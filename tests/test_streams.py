@@ -2,35 +2,32 @@
 
 from collections import Counter
 
-import numpy as np
 import pytest
-import torch
 from noise_clips import made_clip
 
 from avsync_cli.errors import ConfigError
-from training.pairs import ClipPairs, fixed_batches
+from training.pairs import ClipPairs
 from training.processes import Processes
 from training.recipe import PairsConfig
-from training.streams import StreamedPairs, fixed_stream_batches
+from training.sources import MemorySource
+from training.streams import StreamedPairs
 from training.vocalist import Reach
 
 BATCH, PARTS = 8, 4
-NONE, COMPACT = Reach(0, 0), Reach(2, 6)
+NONE = Reach(0, 0)
 
 
-class CountingStream:
-    """Clips in memory as a stream that counts what is read of it."""
+class CountingSource(MemorySource):
+    """Clips in memory that count how often each place of an epoch is read."""
 
     def __init__(self, clips):
-        self.clips, self.reads = clips, Counter()
-        self.clips_per_epoch = len(clips)
+        super().__init__(clips, "grey", "")
+        object.__setattr__(self, "reads", Counter())
 
-    def epoch(self, seed, epoch, *, skip=0, rank=0, world=1):
-        order = np.random.default_rng((seed, epoch)).permutation(len(self.clips))
-        for place in range(skip, len(order)):
-            if place % world == rank:
-                self.reads[epoch, place] += 1
-                yield place, self.clips[order[place]]
+    def epoch(self, seed, epoch, **share):
+        for place, clip in super().epoch(seed, epoch, **share):
+            self.reads[epoch, place] += 1
+            yield place, clip
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +47,7 @@ def names(pairs):
 def test_every_process_reads_its_own_pairs_once(clips, world):
     memory = ClipPairs(clips, PairsConfig(), seed=3, reach=NONE)
     for rank in range(world):
-        processes, stream = Processes(rank, world), CountingStream(clips)
+        processes, stream = Processes(rank, world), CountingSource(clips)
         source = StreamedPairs(stream, PairsConfig(), seed=3, reach=NONE, processes=processes)
         assert source.epoch_pairs == memory.epoch_pairs == 26
         for epoch in range(2):
@@ -63,7 +60,7 @@ def test_every_process_reads_its_own_pairs_once(clips, world):
 
 
 def test_a_resumed_stream_goes_on_without_reading_what_went_before(clips):
-    memory, stream = ClipPairs(clips, PairsConfig(), seed=3, reach=NONE), CountingStream(clips)
+    memory, stream = ClipPairs(clips, PairsConfig(), seed=3, reach=NONE), CountingSource(clips)
     source = StreamedPairs(stream, PairsConfig(), seed=3, reach=NONE, processes=Processes())
     for step in (2, 1):  # forward to the step it stopped at, and back, which nothing forbids
         for part in range(PARTS):
@@ -73,24 +70,12 @@ def test_a_resumed_stream_goes_on_without_reading_what_went_before(clips):
 
 
 def test_clips_that_give_no_pair_are_left_out(clips):
-    mixed = CountingStream([made_clip(level=0.001), *clips[:3]])
+    mixed = CountingSource([made_clip(level=0.001), *clips[:3]])
     source = StreamedPairs(mixed, PairsConfig(), seed=0, reach=NONE, processes=Processes())
     assert len(source.pairs(0, range(4))) == 3
-    silent = CountingStream([made_clip(level=0.001)])
+    silent = CountingSource([made_clip(level=0.001)])
     source = StreamedPairs(silent, PairsConfig(), seed=0, reach=NONE, processes=Processes())
     with pytest.raises(ConfigError, match="long and loud enough"):
         source.pairs(0, range(1))
-    with pytest.raises(ConfigError, match="long and loud enough"):
-        fixed_stream_batches(silent, 4, 2, seed=0, reach=NONE, negatives=15)
     with pytest.raises(ConfigError, match="need clips in memory"):
         StreamedPairs(mixed, PairsConfig(epoch_pairs=8), seed=0, reach=NONE, processes=Processes())
-
-
-def test_fixed_pairs_of_a_stream_go_through_its_clips(clips):
-    stream = CountingStream(clips[:3])
-    batches = fixed_stream_batches(stream, 7, 4, seed=0, reach=COMPACT, negatives=15)
-    assert [len(batch.labels) for batch in batches] == [4, 3]
-    order = [clips[place] for place in np.random.default_rng((0, 0)).permutation(3)]
-    expected = fixed_batches(order, 3, 4, seed=0, reach=COMPACT, negatives=15)[0]
-    assert torch.equal(batches[0].frames[:3], expected.frames)
-    assert torch.equal(batches[0].labels[:3], expected.labels)

@@ -1,8 +1,13 @@
 """The cache of prepared clips: what its files hold, how they are written, and which cache fits.
 
 Each clip has two parts beside each other, so that a corrected offset redoes only the sound:
-    <file>.video.npz   crops uint8 [N, 48, 96], lips float16 [N, 40, 3], first_tick
+    <file>.video.npz   crops uint8 [N, 48, 96] or [N, 48, 96, 3], lips float16 [N, 40, 3], first_tick
     <file>.audio.npz   mel float16 [T, 80], origin_tick, first_tick, ticks, advance_samples
+
+All crops of a cache are of one kind, which its manifest names:
+    grey                  the tool's own: mouths with level eyes, grey, beside their lip geometry
+    published             the paper's: the lower half of a face detector's box, RGB; lips are zeros
+    published-own-boxes   the same from the boxes of the tool's detector, which are tighter than S3FD's
 """
 
 import hashlib
@@ -21,6 +26,10 @@ from avsync_cli.model import contract
 
 VERSION = 1
 MANIFEST = "manifest.json"
+GREY = "grey"
+PUBLISHED = "published"
+PUBLISHED_OWN_BOXES = "published-own-boxes"
+CROPS = (GREY, PUBLISHED, PUBLISHED_OWN_BOXES)
 
 
 @dataclass(frozen=True)
@@ -56,11 +65,12 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None
     unfinished.replace(path)
 
 
-def write_manifest(cache: Path, clips: list[CachedClip]) -> None:
+def write_manifest(cache: Path, clips: list[CachedClip], *, crop: str = GREY) -> None:
     """Write the manifest that makes a folder of parts a cache."""
     content = {
         "version": VERSION,
         "contract": contract(),
+        "crop": crop,
         "clips": [asdict(clip) for clip in sorted(clips, key=lambda clip: clip.file)],
     }
     unfinished = cache / f"{MANIFEST}.part"
@@ -68,31 +78,51 @@ def write_manifest(cache: Path, clips: list[CachedClip]) -> None:
     unfinished.replace(cache / MANIFEST)
 
 
-def open_cache(cache: Path) -> list[CachedClip]:
+def open_cache(cache: Path, *, crop: str = GREY) -> list[CachedClip]:
     """What a cache to be filled holds already; a new one gets its manifest before its first part.
 
     So parts of another definition are never taken for ours. Raises ConfigError where they would be.
     """
     if (cache / MANIFEST).exists():
-        return read_manifest(cache)
+        clips, held = _read(cache)
+        if held != crop:
+            raise ConfigError(f"{cache}: holds {held} crops, not {crop} ones; use an empty folder")
+        return clips
     if any(cache.rglob("*.npz")):
         raise ConfigError(f"{cache}: holds parts without a manifest; use an empty folder")
-    write_manifest(cache, [])
+    write_manifest(cache, [], crop=crop)
     return []
 
 
 def read_manifest(cache: Path) -> list[CachedClip]:
     """The clips of a cache. Raises ConfigError where it is missing or made by another definition."""
+    return _read(cache)[0]
+
+
+def read_crop(cache: Path) -> str:
+    """The kind of the crops of a cache. Raises ConfigError as `read_manifest`."""
+    return _read(cache)[1]
+
+
+def require_grey(cache: Path) -> None:
+    """Raises ConfigError where a cache holds other crops than the tool's own."""
+    crop = read_crop(cache)
+    if crop != GREY:
+        raise ConfigError(f"{cache}: holds {crop} crops (RGB faces), but this needs the tool's own grey ones")
+
+
+def _read(cache: Path) -> tuple[list[CachedClip], str]:
     path = cache / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version, made_for, rows = content["version"], content["contract"], content["clips"]
+        crop = content.get("crop", GREY)  # caches made before there were other kinds do not say
         clips = [CachedClip(**row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: no manifest of a cache; run `python -m training prepare`") from error
-    if version != VERSION or made_for != contract():
+    if version != VERSION or made_for != contract() or crop not in CROPS:
         raise ConfigError(f"{path}: made for another version or other inputs; prepare the corpus again")
-    return clips
+    return clips, crop
 
 
 def sha256_of(path: Path) -> str:
@@ -100,23 +130,32 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_parts(cache: Path, clip: CachedClip) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of both parts; the tick of the video's first frame is `video_tick`.
+def read_parts(cache: Path, clip: CachedClip) -> tuple[bytes, bytes]:
+    """The files of both parts, video and audio.
 
-    Raises ConfigError where a part is missing or is not the one of the manifest.
+    Raises ConfigError where one is missing or is not the one of the manifest.
     """
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    parts = ((video_path, clip.video_sha256, "video_"), (audio_path, clip.audio_sha256, ""))
-    for path_of, sha256, prefix in parts:
-        path = path_of(cache, clip.file)
+    parts = (
+        (video_path(cache, clip.file), clip.video_sha256),
+        (audio_path(cache, clip.file), clip.audio_sha256),
+    )
+    files = []
+    for path, sha256 in parts:
         try:
             data = path.read_bytes()
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; prepare the corpus again") from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ConfigError(f"{path}: not what the manifest says; delete it and prepare the corpus again")
-        with np.load(io.BytesIO(data)) as part:
-            arrays |= {
-                f"{prefix}tick" if name == "first_tick" and prefix else name: part[name] for name in part
-            }
+        files.append(data)
+    return files[0], files[1]
+
+
+def unpack_parts(video: bytes, audio: bytes) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of both parts; the tick of the video's first frame is `video_tick`."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    with np.load(io.BytesIO(video)) as part:
+        arrays |= {"video_tick" if name == "first_tick" else name: part[name] for name in part}
+    with np.load(io.BytesIO(audio)) as part:
+        arrays |= {name: part[name] for name in part}
     return arrays

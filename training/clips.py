@@ -17,14 +17,17 @@ from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack
 from avsync_cli.spec import CROP_HEIGHT, CROP_WIDTH, LIP_POINTS, MEL_BINS, WINDOW_FRAMES, WINDOW_MEL_STEPS
 from avsync_cli.timing import mel_step_at
-from training.cache import CachedClip, read_manifest, read_parts
+from training.cache import CachedClip, read_manifest, read_parts, unpack_parts
 from training.config import DataConfig
 from training.matching import Validity
 
 
 @dataclass(frozen=True)
 class LoadedClip:
-    """One clip: crops uint8 [N, 48, 96], lips float16 [N, 40, 3], its mel, and the tick of frame 0."""
+    """One clip: crops, lips float16 [N, 40, 3], its mel, and the tick of frame 0.
+
+    crops are uint8, grey [N, 48, 96] or RGB [N, 48, 96, 3] (see `cache`).
+    """
 
     entry: CachedClip
     crops: NDArray[np.uint8]
@@ -38,6 +41,12 @@ class LoadedClip:
         end_video = self.first_tick + len(self.crops) - WINDOW_FRAMES + 1
         first = max(self.first_tick, self.mel.first_tick)
         return first, max(first, min(end_video, self.mel.first_tick + self.mel.ticks))
+
+    @property
+    def windows(self) -> int:
+        """How many ticks have a whole window of both."""
+        first, end = self.run
+        return end - first
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,12 @@ def load_clips(cache: Path, *, split: str) -> list[LoadedClip]:
 
 def load_clip(cache: Path, entry: CachedClip) -> LoadedClip:
     """One clip from the cache. Raises ConfigError."""
-    parts = read_parts(cache, entry)
+    return unpack_clip(entry, *read_parts(cache, entry))
+
+
+def unpack_clip(entry: CachedClip, video: bytes, audio: bytes) -> LoadedClip:
+    """One clip from the files of its two parts."""
+    parts = unpack_parts(video, audio)
     mel = MelTrack(parts["mel"], int(parts["origin_tick"]), int(parts["first_tick"]), int(parts["ticks"]))
     return LoadedClip(entry, parts["crops"], parts["lips"], int(parts["video_tick"]), mel)
 
@@ -77,7 +91,7 @@ class Sampler:
 
     def __init__(self, clips: list[LoadedClip], config: DataConfig, *, seed: int, steps: int) -> None:
         self._config, self._seed, self._steps = config, seed, steps
-        usable = [clip for clip in clips if clip.run[1] - clip.run[0] >= config.min_windows]
+        usable = [clip for clip in clips if clip.windows >= config.min_windows]
         self._domains = sorted(config.start.keys() | config.end.keys())
         self._clips = {
             domain: [clip for clip in usable if clip.entry.domain == domain] for domain in self._domains

@@ -15,8 +15,8 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from avsync_cli.errors import ConfigError
-from training.cache import sha256_of
-from training.clips import LoadedClip, load_clips
+from avsync_cli.spec import MEL_STEPS_PER_SECOND, VIDEO_FPS
+from training.cache import GREY, sha256_of
 from training.compact import CompactNet
 from training.config import as_table
 from training.journal import Table, provenance_of, stop_requests
@@ -29,7 +29,9 @@ from training.processes import Processes, join_processes, pick_device
 from training.progress import Progress
 from training.recipe import NetworkConfig, Recipe
 from training.recipe_checkpoint import RecipeCheckpoint, load_recipe_checkpoint, save_recipe_checkpoint
-from training.steps import AnyNetwork, Trainer, take_step
+from training.sources import MemorySource, open_source
+from training.steps import AnyNetwork, PairSource, Trainer, take_step
+from training.streams import StreamedPairs
 from training.vocalist import Reach
 
 LAST, BEST = "last.pt", "best.pt"
@@ -120,18 +122,7 @@ def make_trainer(
     optimiser = _OPTIMISERS[recipe.optimiser.name](groups, lr=0.0)
     reach = wider(student.reach, Reach() if teacher is None else teacher.reach)
     average = copy.deepcopy(student).eval() if recipe.optimiser.ema is not None else None
-    train_clips, val_clips = load_both(recipe, [student, *([teacher] if teacher else [])])
-    source = ClipPairs(train_clips, recipe.data, seed=recipe.seed, reach=reach)
-    if source.epoch_pairs < recipe.data.batch:
-        raise ConfigError(f"data: an epoch has {source.epoch_pairs} pairs, less than a batch")
-    val_batches = fixed_batches(
-        val_clips,
-        recipe.validation.pairs,
-        recipe.data.batch // recipe.data.micro_batches,
-        seed=recipe.validation.seed,
-        reach=reach,
-        negatives=recipe.data.negatives,
-    )
+    source, val_batches = open_pairs(recipe, [student, *([teacher] if teacher else [])], reach, processes)
     trainer = Trainer(
         recipe, source, student, teacher, method, average, optimiser, frozen, reach, device, processes
     )
@@ -147,15 +138,35 @@ def load_teacher(config: NetworkConfig) -> AnyNetwork:
     return teacher.eval().requires_grad_(False)
 
 
-def load_both(recipe: Recipe, networks: list[AnyNetwork]) -> tuple[list[LoadedClip], list[LoadedClip]]:
-    """The clips to train and to validate on; the latter as measured by the protocol, so not machine-made."""
-    cache = Path(recipe.cache)
-    train_clips = load_clips(cache, split="train")
-    val_clips = [clip for clip in load_clips(cache, split="val") if not clip.entry.machine_made]
-    is_rgb = any(clip.crops.ndim == 4 for clip in (*train_clips, *val_clips))
-    if is_rgb and any(isinstance(network, CompactNet) for network in networks):
-        raise ConfigError(f"{cache}: holds RGB crops, but a compact network takes grey ones")
-    return train_clips, val_clips
+def open_pairs(
+    recipe: Recipe, networks: list[AnyNetwork], reach: Reach, processes: Processes
+) -> tuple[PairSource, list[PairBatch]]:
+    """The pairs to train on, and those to validate on, from a cache in memory or from shards.
+
+    Raises ConfigError, also where the networks or the augmentation do not take the data's crops.
+    """
+    folder, data = Path(recipe.cache), recipe.data
+    margin = max(reach.frames, -(-reach.mel_steps * VIDEO_FPS // MEL_STEPS_PER_SECOND))
+    training, validation = (
+        open_source(folder, split=split, min_windows=2 * margin + 2) for split in ("train", "val")
+    )
+    if training.crop != GREY:
+        if any(isinstance(network, CompactNet) for network in networks):
+            raise ConfigError(f"{folder}: holds RGB crops, but a compact network takes grey ones")
+        if data.augment is not None:
+            raise ConfigError(f"{folder}: holds RGB crops, but augment is made for grey ones")
+    source: PairSource
+    if isinstance(training, MemorySource):
+        source = ClipPairs(training.clips, data, seed=recipe.seed, reach=reach)
+    else:
+        source = StreamedPairs(training, data, seed=recipe.seed, reach=reach, processes=processes)
+    if source.epoch_pairs < data.batch:
+        raise ConfigError(f"data: an epoch has {source.epoch_pairs} pairs, less than a batch")
+    size, fixed = data.batch // data.micro_batches, recipe.validation
+    drawn = fixed_batches(
+        validation, fixed.pairs, size, seed=fixed.seed, reach=reach, negatives=data.negatives
+    )
+    return source, drawn
 
 
 def start(trainer: Trainer) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from avsync_cli.errors import ConfigError
+from training.cache import require_grey
 from training.clips import LoadedClip, load_clips
 from training.corpus import read_corpus
 from training.journal import provenance_of
@@ -64,6 +65,8 @@ def evaluate(
     if PROTOCOL in names:
         if cache is None:
             raise ConfigError("protocol: needs --cache")
+        if not judged.takes_rgb:
+            require_grey(cache)
         chosen = choose_clips(cache, split, only=only, count=clips)
         torch.set_num_threads(jobs)
         figures = protocol(judged.encoders, chosen, max_frames=max_frames)

@@ -11,12 +11,18 @@ from typing import Any
 from avsync_cli.errors import ConfigError
 from training.cache import MANIFEST
 from training.checkpoint import provenance
+from training.shards import INDEX
 
 
-def provenance_of(cache: Path) -> dict[str, str]:
-    if not (cache / MANIFEST).exists():
-        raise ConfigError(f"{cache}: no cache; run `python -m training prepare`")
-    return provenance(cache / MANIFEST)
+def provenance_of(folder: Path) -> dict[str, str]:
+    """Where a run comes from: the commit and the hash of the cache's manifest, or of the shards' index.
+
+    Raises ConfigError where the folder holds neither.
+    """
+    table = next((folder / name for name in (INDEX, MANIFEST) if (folder / name).exists()), None)
+    if table is None:
+        raise ConfigError(f"{folder}: no cache; run `python -m training prepare`")
+    return provenance(table)
 
 
 class Table:

@@ -15,7 +15,8 @@ from training.baseline_recipe import (
 from training.baselines import two_stream_encoders
 from training.checkpoint import FORMAT as MATCH_FORMAT
 from training.checkpoint import averaged_net, load_checkpoint
-from training.networks import count_parameters, load_exactly, make_network
+from training.compact import CompactNet
+from training.networks import PublishedNet, count_parameters, load_exactly, make_network
 from training.processes import pick_device
 from training.recipe import NetworkConfig
 from training.recipe_checkpoint import RecipeCheckpoint, is_recipe_checkpoint, load_recipe_checkpoint
@@ -26,11 +27,15 @@ from training.vocalist import read_weights_file
 
 @dataclass(frozen=True)
 class Judged:
-    """A student's functions, and what the result says of it: `identity`, and for a network its `facts`."""
+    """A student's functions, and what the result says of it: `identity`, and for a network its `facts`.
+
+    `takes_rgb`: not only the tool's grey crops.
+    """
 
     encoders: Encoders
     identity: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
+    takes_rgb: bool = False
 
 
 def open_judged(student: Path | None, *, network: str | None, threads: int) -> Judged:
@@ -79,8 +84,7 @@ def _of_recipe(checkpoint: RecipeCheckpoint, path: Path, network: str | None) ->
         "steps": checkpoint.step,
         "training": checkpoint.origin,
     }
-    net = net.to(pick_device("auto")).eval()
-    return Judged(network_encoders(net), {"checkpoint": path.name, "step": checkpoint.step}, facts)
+    return _judge(net, {"checkpoint": path.name, "step": checkpoint.step}, facts)
 
 
 def _of_baseline(checkpoint: BaselineCheckpoint, path: Path, network: str | None) -> Judged:
@@ -108,5 +112,9 @@ def _of_weights(path: Path, network: str) -> Judged:
     net = make_network(config)
     load_exactly(net, path, config)
     facts = {"name": path.stem, "network": network, "parameters": count_parameters(net)}
+    return _judge(net, {"weights": path.name}, facts)
+
+
+def _judge(net: PublishedNet | CompactNet, identity: dict[str, Any], facts: dict[str, Any]) -> Judged:
     net = net.to(pick_device("auto")).eval()
-    return Judged(network_encoders(net), {"weights": path.name}, facts)
+    return Judged(network_encoders(net), identity, facts, takes_rgb=isinstance(net, PublishedNet))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from avsync_cli.errors import ConfigError
 from training.augment import augment_video
 from training.augment_mel import augment_mel
+from training.cache import require_grey
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.clips import LoadedClip, Sampler, audio_windows, load_clips, video_windows
 from training.config import WINDOW_NETWORK, MatchConfig, OptimiserConfig, as_table
@@ -54,6 +55,7 @@ def train(
     last = min(config.end_at or config.steps, config.steps)
     torch.set_num_threads(config.threads)
     origin = provenance_of(cache)
+    require_grey(cache)
     step = 0
     trainer = make_trainer(config, load_clips(cache, split="train"))
     if resume:

@@ -30,6 +30,7 @@ from avsync_cli.spec import (
 from avsync_cli.timing import mel_step_at
 from training.clips import LoadedClip
 from training.recipe import PairsConfig
+from training.sources import Source
 from training.vocalist import Reach
 
 Negatives = int | Literal["clip"]
@@ -96,11 +97,18 @@ def make_drawable(clip: LoadedClip, *, reach: Reach, negatives: Negatives) -> Dr
     first_audio, end_audio = _audio_ticks(clip.mel, reach.mel_steps)
     loud = window_rms(clip.mel, np.arange(first_audio, end_audio)) > SILENCE_RMS
     ticks = np.arange(max(first_video, first_audio), min(end_video, end_audio))
-    candidates = Drawable(clip, ticks, first_audio, loud, negatives)
-    usable = np.array([len(candidates.others(int(tick))) > 0 for tick in ticks], bool)
-    if not usable.any():
-        return None
-    return Drawable(clip, ticks[usable], first_audio, loud, negatives)
+    ticks = ticks[_has_others(ticks - first_audio, loud, negatives)]
+    return Drawable(clip, ticks, first_audio, loud, negatives) if len(ticks) else None
+
+
+def _has_others(rows: NDArray[np.int64], loud: NDArray[np.bool_], negatives: Negatives) -> NDArray[np.bool_]:
+    """Which of the given rows of `loud` [A] `Drawable.others` has something for: bool [V]."""
+    most = len(loud) if negatives == "clip" else negatives
+    first, end = np.maximum(rows - most, 0), np.minimum(rows + most + 1, len(loud))
+    before = np.concatenate([[0], np.cumsum(loud)])
+    louder = before[end] - before[first] - loud[rows]
+    has: NDArray[np.bool_] = np.where(loud[rows], end - first - 1, louder) > 0
+    return has
 
 
 def window_rms(mel: MelTrack, ticks: NDArray[np.int64]) -> Floats:
@@ -203,31 +211,38 @@ def cut_pairs(pairs: Sequence[tuple[LoadedClip, Pair]], reach: Reach) -> PairBat
 
 
 def fixed_batches(
-    clips: Sequence[LoadedClip], count: int, size: int, *, seed: int, reach: Reach, negatives: Negatives
+    source: Source, count: int, size: int, *, seed: int, reach: Reach, negatives: Negatives
 ) -> list[PairBatch]:
-    """`count` pairs to validate on, as many of each clip as of any other, in batches of `size`.
+    """`count` pairs to validate on in batches of `size`, the same at every call; no clip is held afterwards.
 
-    They depend on the clips and the seed alone. Raises ConfigError where no clip can give one.
+    They go through the source's clips, but not the machine-made ones, which the protocol leaves out too.
+    Raises ConfigError where no clip can give a pair.
     """
-    found = [make_drawable(clip, reach=reach, negatives=negatives) for clip in clips]
-    usable = itertools.cycle([clip for clip in found if clip is not None])
-    return draw_batches(usable, count, size, seed=seed, reach=reach)
-
-
-def draw_batches(
-    clips: Iterator[Drawable], count: int, size: int, *, seed: int, reach: Reach
-) -> list[PairBatch]:
-    """One pair of each of the next `count` clips, cut out in batches of `size`; raises as `fixed_batches`."""
+    clips = _passing(source, seed=seed, reach=reach, negatives=negatives)
     batches = []
     for first in range(0, count, size):
+        indices = range(first, min(first + size, count))
         drawn = [
             (clip.clip, clip.draw(np.random.default_rng((seed, index))))
-            for index, clip in zip(range(first, min(first + size, count)), clips, strict=False)
+            for index, clip in zip(indices, clips, strict=False)
         ]
         if not drawn:
             raise ConfigError("no clip to validate on is long and loud enough to draw pairs from")
         batches.append(cut_pairs(drawn, reach))
     return batches
+
+
+def _passing(source: Source, *, seed: int, reach: Reach, negatives: Negatives) -> Iterator[Drawable]:
+    """What may be drawn from, epoch after epoch; it ends only where an epoch has nothing."""
+    for epoch in itertools.count():
+        found = False
+        for _, clip in source.epoch(seed, epoch):
+            drawable = make_drawable(clip, reach=reach, negatives=negatives)
+            if drawable is not None and not clip.entry.machine_made:
+                found = True
+                yield drawable
+        if not found:
+            return
 
 
 def _audio_ticks(mel: MelTrack, margin: int) -> tuple[int, int]:

@@ -1,33 +1,20 @@
 """Pairs of clips that are not all in memory: each clip passes by once an epoch and gives one pair.
 
-A stream's order depends on (seed, epoch) alone, and each of W processes reads the clips at every W-th place,
-which are the pairs of its own micro-batches (see `steps.indices_of`).
+Of W processes each reads the clips at every W-th place of an epoch (see `sources`), which are the pairs of
+its own micro-batches (see `steps.indices_of`).
 """
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 
 from avsync_cli.errors import ConfigError
 from training.clips import LoadedClip
-from training.pairs import Drawable, Negatives, Pair, PairBatch, draw_batches, make_drawable
+from training.pairs import Pair, make_drawable
 from training.processes import Processes
 from training.recipe import PairsConfig
+from training.sources import Source
 from training.vocalist import Reach
-
-
-class ClipStream(Protocol):
-    """The clips of one split, in an order of their own in every epoch."""
-
-    @property
-    def clips_per_epoch(self) -> int: ...
-
-    def epoch(
-        self, seed: int, epoch: int, *, skip: int = 0, rank: int = 0, world: int = 1
-    ) -> Iterator[tuple[int, LoadedClip]]:
-        """Clips with their places, from place `skip` on; of `world` ranks each has every `world`-th place."""
-        ...
 
 
 class StreamedPairs:
@@ -37,7 +24,7 @@ class StreamedPairs:
     """
 
     def __init__(
-        self, stream: ClipStream, config: PairsConfig, *, seed: int, reach: Reach, processes: Processes
+        self, stream: Source, config: PairsConfig, *, seed: int, reach: Reach, processes: Processes
     ) -> None:
         if config.epoch_pairs is not None:
             raise ConfigError("data: epoch_pairs and domains need clips in memory, not shards")
@@ -71,22 +58,3 @@ class StreamedPairs:
             place, clip = next(self._passing)
             self._waiting[place], self._next = clip, place + 1
         return self._waiting.pop(index)
-
-
-def fixed_stream_batches(
-    stream: ClipStream, count: int, size: int, *, seed: int, reach: Reach, negatives: Negatives
-) -> list[PairBatch]:
-    """`pairs.fixed_batches` of a stream's clips, its epochs one after the other; holds no clip afterwards."""
-
-    def usable() -> Iterator[Drawable]:
-        epoch, found = 0, True
-        while found:
-            found = False
-            for _, clip in stream.epoch(seed, epoch):
-                drawable = make_drawable(clip, reach=reach, negatives=negatives)
-                if drawable is not None and not clip.entry.machine_made:
-                    found = True
-                    yield drawable
-            epoch += 1
-
-    return draw_batches(usable(), count, size, seed=seed, reach=reach)
