@@ -16,8 +16,12 @@ from training.baselines import two_stream_encoders
 from training.clips import load_clips
 from training.config import AugmentConfig, as_table, from_table
 from training.journal import provenance_of
+from training.pairs import fixed_pairs
 from training.recipe import PairsConfig, RecipeOptimiser, ValidationConfig
+from training.shards import write_shards
+from training.sources import open_source
 from training.validate import score_clip
+from training.vocalist import Reach
 
 METHODS = ("contrastive", "multi-way")
 
@@ -70,11 +74,31 @@ def test_a_resumed_run_equals_an_uninterrupted_one(cache, tmp_path, method):
         train(replace(config, seed=7), tmp_path / "cut", resume=True)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_shards_are_trained_on_and_resumed_too(cache, tmp_path, method):
+    write_shards(cache, tmp_path / "shards", clips_per_shard=4)
+    data = PairsConfig(batch=2, epochs=2)
+    config = replace(small_config(tmp_path / "shards", method), data=data, checkpoint_every=1)
+    assert train(config, tmp_path / "whole")
+    rows = losses(tmp_path / "whole")
+    assert [row[1] for row in rows] == ["0", "0", "0", "1", "1", "1"]  # six clips, each once an epoch
+    trainer, origin = make_trainer(config), provenance_of(tmp_path / "shards")
+    for step in range(4):
+        take_step(trainer, step)
+    rest = {"optimiser": trainer.optimiser.state_dict(), "best": 0.0}
+    (tmp_path / "cut").mkdir()
+    save_baseline(tmp_path / "cut" / "last.pt", snapshot(trainer, 4, rest, origin))
+    assert train(config, tmp_path / "cut", resume=True)
+    assert losses(tmp_path / "cut") == rows[4:]
+
+
 def test_f1_is_that_of_pairs_nearer_than_half_the_margin(cache):
     trainer = make_trainer(replace(small_config(cache, "contrastive"), margin=4.9))
     trainer.net.eval()
     hits = misses = alarms = 0
-    for clip, pair in trainer.val_pairs:
+    source = open_source(cache, split="val", min_windows=2)
+    pairs = list(fixed_pairs(source, 10, seed=0, reach=Reach(), negatives=15))
+    for clip, pair in pairs:
         row = pair.video_tick - clip.first_tick
         with torch.no_grad():
             video = trainer.net.encode_video(torch.from_numpy(clip.crops[None, row : row + 5]))
@@ -86,7 +110,7 @@ def test_f1_is_that_of_pairs_nearer_than_half_the_margin(cache):
         alarms += is_near and not pair.in_sync
         misses += pair.in_sync and not is_near
     figures = validate(trainer)
-    assert 0 < hits + misses < len(trainer.val_pairs) == 10
+    assert 0 < hits + misses < len(pairs) == 10
     assert figures["f1"] == pytest.approx(2 * hits / max(1, 2 * hits + alarms + misses))
     assert figures["accuracy"] == pytest.approx(1 - (alarms + misses) / 10)
     assert validate(trainer) == figures
@@ -149,5 +173,5 @@ def test_what_a_baseline_has_no_use_for_is_refused(changes, words):
 def test_too_many_candidates_are_refused_and_tables_survive(cache):
     config = small_config(cache, "multi-way")
     assert from_table(BaselineConfig, as_table(config), where="test") == config
-    with pytest.raises(ConfigError, match="candidates: no clip has 50 windows"):
+    with pytest.raises(ConfigError, match="no clip of the split 'train' has 50 windows"):
         make_trainer(replace(config, candidates=50))

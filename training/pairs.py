@@ -218,18 +218,22 @@ def fixed_batches(
     They go through the source's clips, but not the machine-made ones, which the protocol leaves out too.
     Raises ConfigError where no clip can give a pair.
     """
-    clips = _passing(source, seed=seed, reach=reach, negatives=negatives)
+    drawn = fixed_pairs(source, count, seed=seed, reach=reach, negatives=negatives)
     batches = []
-    for first in range(0, count, size):
-        indices = range(first, min(first + size, count))
-        drawn = [
-            (clip.clip, clip.draw(np.random.default_rng((seed, index))))
-            for index, clip in zip(indices, clips, strict=False)
-        ]
-        if not drawn:
-            raise ConfigError("no clip to validate on is long and loud enough to draw pairs from")
-        batches.append(cut_pairs(drawn, reach))
+    while part := list(itertools.islice(drawn, size)):
+        batches.append(cut_pairs(part, reach))
+    if not batches:
+        raise ConfigError("no clip to validate on is long and loud enough to draw pairs from")
     return batches
+
+
+def fixed_pairs(
+    source: Source, count: int, *, seed: int, reach: Reach, negatives: Negatives
+) -> Iterator[tuple[LoadedClip, Pair]]:
+    """The pairs of `fixed_batches`, one by one; none where no clip can give one."""
+    clips = _passing(source, seed=seed, reach=reach, negatives=negatives)
+    for index, clip in zip(range(count), clips, strict=False):
+        yield clip.clip, clip.draw(np.random.default_rng((seed, index)))
 
 
 def _passing(source: Source, *, seed: int, reach: Reach, negatives: Negatives) -> Iterator[Drawable]:
