@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 _AHEAD = 2  # files a thread: one in work, one at hand
-_CONNECT_S = 20.0
 _COUNT_AGAIN_S = 5.0  # between two looks at how many threads there are
 _idle: dict[bytes, list[Worker]] = {}
 _idle_lock = threading.Lock()
@@ -134,7 +133,7 @@ def _connect(address: str) -> "Client":
         raise ConfigError(f"--scheduler needs the extra `cluster`: {need}") from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # our own lines say it
     try:
-        return Client(address, timeout=_CONNECT_S, set_as_default=False)
+        return Client(address, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{address}: no scheduler answers: {text}") from error

@@ -66,7 +66,8 @@ def summarise(records: Iterable[Record]) -> Summary:
         if record["status"] == "out_of_sync":
             entry = (abs(lead_ms), -number, Offender(record["path"], lead_ms, record["confidence"]))
             heapq.heappush(worst, entry)
-            del worst[: len(worst) - WORST]
+            if len(worst) > WORST:
+                heapq.heappop(worst)
     return Summary(
         files=sum(statuses.values()),
         statuses={name: statuses[name] for name in ("in_sync", "out_of_sync", "undetermined", "error")},

@@ -11,6 +11,7 @@ import pickle
 import resource
 import shutil
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -64,19 +65,21 @@ def load_checker(model: str | None, tolerance: Tolerance) -> Checker:
     return partial(check_file, tolerance=tolerance, engine=engine)
 
 
-def serve(descriptor: int) -> None:
-    """Answer on the socket `descriptor` until it is closed."""
+def serve(descriptor: int, scratch: Path, parent: int) -> None:
+    """Answer on the socket `descriptor` until it is closed or `parent` has ended."""
     pipe = Connection(descriptor)
-    settings, scratch, parent = pickle.loads(pipe.recv_bytes())
-    _prepare(scratch, parent)
     tell = partial(_tell, pipe)
+    _prepare(scratch, parent)
+    import av  # noqa: F401 - now, so that it does not count for the first file
+
     try:
+        settings: Settings = pickle.loads(pipe.recv_bytes())
         check = settings.load()
     except AvsyncError as error:
         tell(unusable=str(error), exit_code=error.exit_code)
         return
     except Exception as error:
-        tell(unusable=f"the models cannot be loaded: {_name_bug(error)}", exit_code=AvsyncError.exit_code)
+        tell(unusable=f"a worker cannot load its check: {_name_bug(error)}", exit_code=AvsyncError.exit_code)
         return
     _limit_memory(settings.memory_bytes)
     with suppress(EOFError, ConnectionError):  # the scan is over
@@ -89,6 +92,12 @@ def serve(descriptor: int) -> None:
                 if failure.reason in SPENT:
                     return
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def main() -> None:
+    """Serve as the command line says: socket, folder for copies, process that asks."""
+    descriptor, scratch, parent = sys.argv[1:]
+    serve(int(descriptor), Path(scratch), int(parent))
 
 
 def _check(

@@ -24,7 +24,7 @@ from avsync_cli.errors import EXIT_MODEL, ModelError, ScanError
 
 Answer = Record | FileError
 
-_PROGRAM = "import sys; from avsync_cli.batch.worker import serve; serve(int(sys.argv[1]))"
+_PROGRAM = "import sys; from avsync_cli.batch.worker import main; main()"
 _MAX_MESSAGE_BYTES = 64 * MB
 _WATCH_S = 0.1  # between two looks at time and memory
 _MAX_STARTS = 3
@@ -127,9 +127,10 @@ class Worker:
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         try:
             self._scratch = Path(tempfile.mkdtemp(prefix="avsync-"))
+            asked = (theirs.fileno(), self._scratch, os.getpid())
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
+                    [sys.executable, "-P", "-c", _PROGRAM, *map(str, asked)],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -142,7 +143,7 @@ class Worker:
             raise ScanError(f"a worker cannot be started: {error.strerror or error}") from error
         self._pipe = Connection(ours.detach())
         with suppress(OSError):
-            self._pipe.send_bytes(pickle.dumps((self._settings, self._scratch, os.getpid())))
+            self._pipe.send_bytes(pickle.dumps(self._settings))
 
     def _hear(self, message: dict[str, Any]) -> Answer | None:
         if "allowed_s" in message:
