@@ -24,7 +24,16 @@ def names(found, folder: Path) -> list[str]:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     folder = tmp_path / "tree"
-    for name in ("b.mp4", "a.MKV", "notes.txt", "sub/c.webm", "sub/deep/d.mov", "raw/e.mp4", "out.jsonl"):
+    for name in (
+        "b.mp4",
+        "a.MKV",
+        "notes.txt",
+        "sub/c.webm",
+        "sub/deep/d.mov",
+        "raw/e.mp4",
+        "out.jsonl",
+        "._b.mp4",
+    ):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
@@ -40,13 +49,9 @@ def test_a_folder_gives_its_videos_in_order(tree):
 @pytest.mark.parametrize(
     ("include", "exclude", "taken"),
     [
-        (("*.mp4",), (), ["b.mp4", "raw/e.mp4"]),
-        (("*.MP4", "*.mkv"), (), ["a.MKV", "b.mp4", "raw/e.mp4"]),
-        (
-            ("*",),
-            (),
-            ["a.MKV", "b.mp4", "notes.txt", "out.jsonl", "raw/e.mp4", "sub/c.webm", "sub/deep/d.mov"],
-        ),
+        (("[!.]*.mp4",), (), ["b.mp4", "raw/e.mp4"]),
+        (("*.MP4", "*.mkv"), ("._*",), ["a.MKV", "b.mp4", "raw/e.mp4"]),
+        (("*",), ("raw", "sub"), ["._b.mp4", "a.MKV", "b.mp4", "notes.txt", "out.jsonl"]),
         (("sub/*",), (), ["sub/c.webm", "sub/deep/d.mov"]),
         ((), ("raw", "deep"), ["a.MKV", "b.mp4", "sub/c.webm"]),
         ((), ("sub/*.webm", "b.*"), ["a.MKV", "raw/e.mp4", "sub/deep/d.mov"]),

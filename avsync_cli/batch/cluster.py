@@ -22,6 +22,7 @@ from avsync_cli.errors import AvsyncError, ConfigError, ScanError
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+_FETCH_S = 30.0  # for an answer to come over
 _AHEAD = 2  # files a thread: one in work, one at hand
 _COUNT_AGAIN_S = 5.0  # between two looks at how many threads there are
 _idle: dict[bytes, list[Worker]] = {}
@@ -70,7 +71,7 @@ class ClusterCrew:
         key = f"avsync-{self._run}-{self._number}"
         future = self._client.submit(check_here, item, self._settings, key=key, pure=False)
         self._asked[key] = (item, future)
-        future.add_done_callback(lambda _: self._done.put(key))
+        self._watch(key, future)
 
     def collect(self, timeout_s: float) -> list[tuple[Item, Answer]]:
         answers = []
@@ -78,19 +79,28 @@ class ClusterCrew:
             key = self._done.get(timeout=timeout_s)
             while True:
                 item, future = self._asked[key]
-                answers.append((item, self._take(future)))
-                del self._asked[key]
-                future.release()
+                answer = self._take(future)
+                if answer is None:
+                    self._watch(key, future)
+                else:
+                    answers.append((item, answer))
+                    del self._asked[key]
+                    future.release()
                 key = self._done.get_nowait()
         except queue.Empty:
             return answers
 
-    def _take(self, future: "Future") -> Answer:
+    def _watch(self, key: str, future: "Future") -> None:
+        future.add_done_callback(lambda _: self._done.put(key))
+
+    def _take(self, future: "Future") -> Answer | None:
+        """The answer; None where it was lost with its machine and the file is checked again."""
         from distributed import KilledWorker
 
         try:
-            # A machine lost with its answer leaves the file to another one, and this waits for that.
-            answer: Record = future.result()
+            answer: Record = future.result(timeout=_FETCH_S)
+        except TimeoutError:
+            return None
         except FileError as failure:
             return failure
         except AvsyncError:

@@ -160,10 +160,11 @@ def _open_locked(path: Path) -> int:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the file's name as lasting as its lines."""
+    """Make the file's name as lasting as its lines, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with suppress(OSError):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

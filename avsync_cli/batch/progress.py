@@ -13,6 +13,7 @@ from rich.text import Text
 from avsync_cli.batch.records import Item, printable
 
 _LINE_EVERY_S = 30.0
+_REFRESH_S = 0.25
 _NAMES = 4  # of files in work that are shown
 
 
@@ -49,11 +50,12 @@ class Progress:
 
     def show(self, busy: Sequence[Item]) -> None:
         now = monotonic()
-        if self._on_terminal:
+        if self._on_terminal and now - self._last >= _REFRESH_S:
+            self._last = now
             names = "\n".join(f"  {printable(item.file)}" for item in busy[:_NAMES])
             more = f"\n  and {len(busy) - _NAMES} more" if len(busy) > _NAMES else ""
             self._live.update(Text(f"{self._line()}\n{names}{more}", overflow="ellipsis"), refresh=True)
-        elif self._shown and now - self._last >= _LINE_EVERY_S:
+        elif self._shown and not self._on_terminal and now - self._last >= _LINE_EVERY_S:
             self._last = now
             name = f", now {printable(busy[0].file)}" if busy else ""
             self._console.print(self._line() + name, markup=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://")
 _TIME_KEYS = ("LastModified", "mtime", "last_modified", "updated", "modified", "created", "Last-Modified")
-_PIECE_BYTES = 8 * MB
+_PIECE_BYTES = 32 * MB  # a request each
 
 Wanted = Callable[[str], bool]  # by the path below the folder
 

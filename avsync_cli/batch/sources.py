@@ -40,7 +40,10 @@ class Filter:
         """Whether a file in a folder is wanted, by its path below the folder."""
         if self.include:
             return _matches(below, self.include) and not self.leaves_out(below)
-        return os.path.splitext(below)[1].lower() in VIDEO_SUFFIXES and not self.leaves_out(below)
+        name = below.rpartition("/")[2]
+        is_video = os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+        # macOS leaves a "._" beside each file that it copies to another file system.
+        return is_video and not name.startswith("._") and not self.leaves_out(below)
 
     def leaves_out(self, name: str) -> bool:
         return _matches(name, self.exclude)

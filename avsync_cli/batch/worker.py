@@ -36,7 +36,6 @@ Loader = Callable[[], Checker]  # run once in each worker; must be importable th
 # After these what is left in the process is unknown, so that it must not go on.
 SPENT: frozenset[FailureReason] = frozenset(("memory_limit", "failed"))
 _IDLE_S = 600.0  # after which a worker without work gives its memory back
-_LEAST_HEADROOM_BYTES = 256 * limits.MB
 
 
 @dataclass(frozen=True)
@@ -165,16 +164,16 @@ def _leave_with(parent: int, scratch: Path) -> None:
 
 
 def _limit_memory(memory_bytes: int) -> None:
-    """Let allocations beyond the limit fail, where the parent, which looks now and then, would be late.
+    """Let allocations far beyond the limit fail: the parent, who looks now and then, would be too late.
 
-    Counted from what the loaded models hold, and only what can be written to: address space that is
-    merely reserved costs nothing.
+    Twice the limit, because a decoder that is refused memory calls the file damaged, and only the parent's
+    word says what it was. Counted is what can be written to: space that is merely reserved costs nothing.
     """
     held = 0
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData"))
-    _set_limit(resource.RLIMIT_DATA, held + max(memory_bytes, _LEAST_HEADROOM_BYTES))
+    _set_limit(resource.RLIMIT_DATA, held + 2 * memory_bytes)
 
 
 def _set_limit(which: int, value: int) -> None:
