@@ -30,7 +30,7 @@ def app_of(words: list[str]) -> tuple[typer.Typer, list[str]] | None:
 def test_commands_and_options_exist(line):
     found = app_of(shlex.split(line))
     if found is None:
-        assert line.startswith(("pip install", "pytest", "python tests/")), (
+        assert line.startswith(("pip install", "pytest", "python tests/", "dask ")), (
             f"{line!r}: not known to this test"
         )
         return
@@ -64,3 +64,12 @@ def test_every_json_field_is_told():
 
     fields = Report("f", "error", "m", (-1, 1)).to_json()
     assert all(f"`{name}`" in README for name in fields)
+
+
+def test_every_field_and_reason_of_a_scan_is_told():
+    from typing import get_args
+
+    from avsync_cli.batch.records import FailureReason
+
+    assert all(f"| `{name}` |" in README for name in ("path", "size", "mtime"))
+    assert all(f"`{reason}`" in README for reason in get_args(FailureReason))

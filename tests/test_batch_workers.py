@@ -1,0 +1,123 @@
+"""Workers: whatever a file does to the one that checks it, it gets one answer and the others theirs."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from scan_stubs import PROGRAM, load_and_die, load_nothing, load_stub, wait_until, write_files
+
+from avsync_cli.batch.limits import LEAST_BYTES_PER_S, check_time_s, count_jobs
+from avsync_cli.batch.run import scan_files
+from avsync_cli.errors import ModelError, ScanError
+
+
+def scan(folder: Path, *, load=load_stub, **options) -> dict[str, dict]:
+    """Scan a folder with stubs; the records by file name."""
+    results = folder.parent / "results.jsonl"
+    scan_files([str(folder)], results, load=load, **({"jobs": 2} | options))
+    records = [json.loads(line) for line in results.read_bytes().splitlines()]
+    assert len({record["path"] for record in records}) == len(records)
+    return {Path(record["path"]).name: record for record in records}
+
+
+DEEDS = {
+    "exit 3": ("crashed", "status 3"),
+    "exit 0": ("crashed", "status 0"),
+    "segfault": ("crashed", "SIGSEGV"),
+    "abort": ("crashed", "SIGABRT"),
+    "kill": ("crashed", "SIGKILL"),
+    "swell": ("memory_limit", "200 MB"),
+    "leap": ("memory_limit", "200 MB"),
+    "divide": ("failed", "ZeroDivisionError"),
+    "refuse": ("no_audio", "no sound in it"),
+    "grow": ("changed", "written to"),
+}
+
+
+def test_what_a_file_does_to_its_worker_is_its_own_affair(tmp_path):
+    words = [word for deed in DEEDS for word in (deed, "lead 80")]
+    write_files(tmp_path / "in", *words)
+    records = scan(tmp_path / "in", timeout_s=100, memory_mb=200)
+    for number, word in enumerate(words):
+        record = records[f"{number:03}.mp4"]
+        if word == "lead 80":
+            assert (record["status"], record["audio_lead_ms"]) == ("out_of_sync", 80)
+        else:
+            reason, told = DEEDS[word]
+            assert (record["status"], record["reason"]) == ("error", reason)
+            assert told in record["message"]
+        assert list(record) == list(records["001.mp4"])
+
+
+def test_a_file_that_never_ends_is_given_up(tmp_path):
+    write_files(tmp_path / "in", "lead 0", "hang", "lead 0")
+    begin = time.monotonic()
+    records = scan(tmp_path / "in", timeout_s=3, jobs=1)
+    assert [record["reason"] for _, record in sorted(records.items())] == [None, "timeout", None]
+    assert "3 s" in records["001.mp4"]["message"]
+    assert time.monotonic() - begin < 60
+
+
+def test_cpu_time_is_limited_where_the_clock_is_not(tmp_path):
+    write_files(tmp_path / "in", "lead 0", "spin", "lead 0")
+    records = scan(tmp_path / "in", cpu_s=1, timeout_s=100)
+    assert [record["reason"] for _, record in sorted(records.items())] == [None, "cpu_limit", None]
+
+
+def test_models_are_loaded_once_for_each_worker_and_again_only_for_a_lost_one(tmp_path):
+    log = tmp_path / "loaded"
+    write_files(tmp_path / "in", *["lead 0"] * 20, "exit 1", *["lead 0"] * 5)
+    records = scan(tmp_path / "in", load=partial(load_stub, log))
+    loaded = log.read_text().split()
+    assert len(loaded) == 3
+    workers = {record["message"].removeprefix("checked by ") for record in records.values()}
+    assert workers - {records["020.mp4"]["message"]} <= set(loaded)
+
+
+def test_all_workers_work_at_once(tmp_path):
+    """The first file waits for a mark that is set once the two after it are answered."""
+    write_files(tmp_path / "in", f"wait-for {tmp_path / 'mark'}", "lead 0", "lead 0")
+    results = tmp_path / "out.jsonl"
+    process = subprocess.Popen([sys.executable, PROGRAM, tmp_path / "in", results])
+    wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") == 2)
+    (tmp_path / "mark").touch()
+    assert process.wait(60) == 0
+    assert results.read_bytes().count(b"\n") == 3
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_scan(tmp_path):
+    write_files(tmp_path / "in", "lead 0")
+    with pytest.raises(ModelError, match="no such model"):
+        scan(tmp_path / "in", load=load_nothing)
+    with pytest.raises(ScanError, match="status 7"):
+        scan(tmp_path / "in", load=load_and_die)
+
+
+def test_a_killed_scan_leaves_no_worker_behind(tmp_path):
+    log = tmp_path / "loaded"
+    write_files(tmp_path / "in", "hang", "hang")
+    process = subprocess.Popen(
+        [sys.executable, PROGRAM, tmp_path / "in", tmp_path / "out.jsonl", "--log", log]
+    )
+    wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in log.read_text().split()))
+
+
+def test_time_grows_with_the_video_but_not_with_what_it_claims():
+    minute, hour = check_time_s(60, 10**9), check_time_s(3600, 10**9)
+    assert minute < hour < 60 * minute
+    lie = check_time_s(1e12, 100_000)  # a header that promises 30,000 years in 100 kB
+    assert lie <= check_time_s(100_000 / LEAST_BYTES_PER_S, 10**9)
+    assert check_time_s(float("nan"), 1000) == check_time_s(None, 1000) < minute
+
+
+def test_jobs_follow_memory_and_cores():
+    assert 1 <= count_jobs(1) <= len(os.sched_getaffinity(0))
+    assert count_jobs(1 << 60) == 1
