@@ -107,10 +107,10 @@ def train(config: BaselineConfig, run: Path, *, resume: bool = False) -> bool:
                 if criterion(figures) > best:
                     best = criterion(figures)
                     save_baseline(run / "best.pt", snapshot(trainer, step, {}, origin))
-            if step % config.checkpoint_every == 0 or step == last or stop:
-                rest = {"optimiser": trainer.optimiser.state_dict(), "best": best}
-                save_baseline(run / "last.pt", snapshot(trainer, step, rest, origin))
-        if stop:
+            if step % config.checkpoint_every == 0 or step == last:
+                save_baseline(run / "last.pt", snapshot(trainer, step, to_go_on(trainer, best), origin))
+        if step < last:
+            save_baseline(run / "last.pt", snapshot(trainer, step, to_go_on(trainer, best), origin))
             progress.note(f"stopped after step {step}; --resume goes on from there")
     return step >= last
 
@@ -250,6 +250,11 @@ def validate(trainer: BaselineTrainer) -> dict[str, float]:
 def criterion(figures: dict[str, float]) -> float:
     """What the best weights are chosen by: F1 where pairs are told apart, else how many sounds are found."""
     return figures.get("f1", figures["accuracy"])
+
+
+def to_go_on(trainer: BaselineTrainer, best: float) -> dict[str, Any]:
+    """What a checkpoint holds beside the network for a run to go on from."""
+    return {"optimiser": trainer.optimiser.state_dict(), "best": best}
 
 
 def snapshot(

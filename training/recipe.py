@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avsync_cli.errors import ConfigError
-from training.config import AugmentConfig, from_table
+from training.config import AugmentConfig, from_table, require_least, require_positive
 
 MethodName = Literal["BCE", "KD", "RKD", "MiniLM", "FitNets", "NMTD", "Last-MTD", "MTD"]
 Observed = Literal["MTD", "Last-MTD", "FitNets"]
@@ -76,6 +76,7 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         _refuse_unused(self, _METHOD_KEYS, chosen=self.name, what="method")
+        require_positive(temperature=self.temperature)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,15 @@ class RecipeOptimiser:
 
     def __post_init__(self) -> None:
         _refuse_unused(self, _SCHEDULE_KEYS, chosen=self.schedule, what="schedule")
+        require_positive(
+            learning_rate=self.learning_rate,
+            decay=self.decay,
+            decay_every=self.decay_every,
+            clip_norm=self.clip_norm,
+        )
+        require_least(0, warm_up=self.warm_up, final_rate=self.final_rate, weight_decay=self.weight_decay)
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ConfigError(f"ema is 0 or more and less than 1, not {self.ema}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,7 @@ class PairsConfig:
     def __post_init__(self) -> None:
         if min(self.batch, self.micro_batches, self.epochs) < 1 or self.batch % self.micro_batches:
             raise ConfigError("data: batch, micro_batches and epochs are 1 or more, and the first two divide")
+        require_least(1, epoch_pairs=self.epoch_pairs)
         if self.negatives != "clip" and self.negatives < 1:
             raise ConfigError('data: negatives is 1 frame or more, or "clip"')
         if self.domains and self.epoch_pairs is None:
@@ -141,8 +152,8 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         if self.every_epochs is not None and self.every_steps is not None:
             raise ConfigError("validation: every_epochs and every_steps exclude each other")
-        if self.pairs < 1 or (self.every_epochs or 1) < 1 or (self.every_steps or 1) < 1:
-            raise ConfigError("validation: pairs, every_epochs and every_steps are 1 or more")
+        require_least(1, pairs=self.pairs, every_epochs=self.every_epochs, every_steps=self.every_steps)
+        require_least(0, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -176,8 +187,9 @@ class Recipe:
             raise ConfigError("method BCE: has no use for a teacher unless it observes")
         if (self.method.weighting or "").startswith("AW") and self.optimiser.clip_norm is None:
             raise ConfigError(f"weighting {self.method.weighting}: needs clip_norm")
-        if min(self.log_every, self.checkpoint_every) < 1:
-            raise ConfigError("log_every and checkpoint_every are 1 or more")
+        require_least(0, seed=self.seed)
+        require_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+        require_least(1, threads=self.threads, max_steps=self.max_steps)
 
 
 def read_recipe(path: Path) -> Recipe:
