@@ -254,7 +254,7 @@ def reproduce(
     ] = None,
     experiments: Annotated[
         str, typer.Option(help="Which of the paper's experiments to run.")
-    ] = "table1,table2,fig3,fig4",
+    ] = "table1,table2,fig2,fig3,fig4",
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
     smoke: Annotated[bool, typer.Option("--smoke", help=_SMOKE)] = False,
 ) -> None:

@@ -1,6 +1,5 @@
 """What a baseline's TOML says, and the checkpoints of its runs; an unknown or unused key is an error."""
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +7,7 @@ from typing import Any, Literal
 from avsync_cli.errors import ConfigError, ModelError
 from training.baselines import TWO_STREAM, TWO_STREAM_DIMS, TwoStream
 from training.checkpoint import write_whole
-from training.config import as_table, from_table, require_least, require_positive
+from training.config import as_table, from_table, read_toml, require_least, require_positive
 from training.recipe import PairsConfig, RecipeOptimiser, ValidationConfig
 from training.vocalist import read_weights_file
 
@@ -81,11 +80,7 @@ class BaselineCheckpoint:
 
 def read_baseline(path: Path) -> BaselineConfig:
     """Read a TOML configuration. Raises ConfigError."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return from_table(BaselineConfig, table, where=str(path))
+    return read_toml(BaselineConfig, path)
 
 
 def save_baseline(path: Path, checkpoint: BaselineCheckpoint) -> None:

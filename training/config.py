@@ -136,12 +136,17 @@ class MatchConfig:
 
 
 def read_config(path: Path) -> MatchConfig:
-    """Read a TOML configuration. Raises ConfigError."""
+    """Read the TOML configuration of a matching run. Raises ConfigError."""
+    return read_toml(MatchConfig, path)
+
+
+def read_toml(kind: type[T], path: Path) -> T:
+    """A dataclass from a TOML file. Raises ConfigError."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    return from_table(MatchConfig, table, where=str(path))
+    return from_table(kind, table, where=str(path))
 
 
 def from_table(kind: type[T], table: dict[str, Any], *, where: str) -> T:

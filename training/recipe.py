@@ -4,13 +4,12 @@ The defaults are the paper's (arXiv:2210.15563, section 4.1, and the published c
 is None has the default of what uses it; set where nothing uses it, it is refused, never ignored.
 """
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from avsync_cli.errors import ConfigError
-from training.config import AugmentConfig, from_table, require_least, require_positive
+from training.config import AugmentConfig, read_toml, require_least, require_positive
 
 MethodName = Literal["BCE", "KD", "RKD", "MiniLM", "FitNets", "NMTD", "Last-MTD", "MTD"]
 Observed = Literal["MTD", "Last-MTD", "FitNets"]
@@ -194,8 +193,4 @@ class Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """Read a TOML recipe. Raises ConfigError."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return from_table(Recipe, table, where=str(path))
+    return read_toml(Recipe, path)
