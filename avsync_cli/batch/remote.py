@@ -33,6 +33,12 @@ def is_address(source: str) -> bool:
     return _ADDRESS.match(source) is not None
 
 
+def name_folders(below: str) -> list[str]:
+    """The folders that a path leads through, from the first on, and the path itself."""
+    parts = below.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
 def list_address(
     source: str, takes: Wanted, leaves_out: Wanted, unread: list[str], *, listed: bool = False
 ) -> Iterator[Item]:
@@ -104,14 +110,38 @@ def _look(
         # In the addresses of the web "?" begins a query.
         if source.startswith("http") or not has_magic(root):
             raise
-        for path, found in sorted(filesystem.glob(root, detail=True).items()):
-            if found["type"] == "file":
-                yield _with_details(_item(filesystem, source, root, path), found)
+        yield from _fit(filesystem, source, root, takes, leaves_out, unread)
         return
     if details["type"] == "directory":
         yield from _walk(filesystem, source, root, takes, leaves_out, unread)
     else:
         yield _with_details(Item(source, source), details)
+
+
+def _fit(
+    filesystem: "AbstractFileSystem",
+    source: str,
+    root: str,
+    takes: Wanted,
+    leaves_out: Wanted,
+    unread: list[str],
+) -> Iterator[Item]:
+    """The files that a pattern fits, and the wanted ones below the folders that it fits."""
+    matches = sorted(filesystem.glob(root, detail=True).items())
+    if not matches:
+        raise FileNotFoundError("fits no file")
+    fixed = next(n for n, part in enumerate(root.split("/")) if has_magic(part))
+    walked: set[str] = set()
+    for path, details in matches:
+        path = path.rstrip("/")
+        item = _item(filesystem, source, root, path)
+        if any(map(leaves_out, name_folders("/".join(path.split("/")[fixed:])))):
+            continue
+        if details["type"] != "directory":
+            yield _with_details(item, details)
+        elif walked.isdisjoint(name_folders(path)):
+            walked.add(path)
+            yield from _walk(filesystem, item.path, path, takes, leaves_out, unread)
 
 
 def _walk(
