@@ -65,6 +65,26 @@ def test_killed_at_20_random_moments_nothing_is_lost_and_nothing_twice(tmp_path)
     assert sorted(paths_in(results)) == sorted(map(str, files))
 
 
+def test_a_line_counts_when_it_is_on_the_disk(tmp_path, monkeypatch):
+    """Whole lines are flushed, each before `append` returns, and the folder when the file is made."""
+    flushed: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        flushed.append((status.st_ino, status.st_size))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    results = tmp_path / "out.jsonl"
+    with open_journal(results, limits=LIMITS) as journal:
+        assert flushed[-1][0] == tmp_path.stat().st_ino
+        for name in ("/a", "/b"):
+            journal.append(make_line(name))
+            assert flushed[-1] == (results.stat().st_ino, results.stat().st_size)
+    assert len(flushed) == 3
+
+
 def test_a_line_torn_anywhere_is_cut_off_and_its_file_done_again(tmp_path):
     results = tmp_path / "out.jsonl"
     first, second = encode_record(make_line("/a")), encode_record(make_line("/b"))

@@ -233,6 +233,20 @@ def test_addresses_of_the_web_are_copied_whole_up_to_a_limit(tree, web, tmp_path
     assert f"{web}/b.mp4" in listed.items
 
 
+def test_two_colons_in_a_name_are_no_address_inside_an_address(tmp_path):
+    pytest.importorskip("fsspec", reason="needs the extra `remote`")
+    from avsync_cli.batch.remote import copy_address
+
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "a::b.mp4").write_bytes(b"123")
+    item = next(iter(find_files([f"local://{tmp_path}/odd"], Filter()).items.values()))
+    assert item.path == f"local://{tmp_path}/odd/a::b.mp4"
+    assert copy_address(item, tmp_path, limit_bytes=10).read_bytes() == b"123"
+    with pytest.raises(FileError) as failure:
+        copy_address(Item("x", "memory://odd/a::zip://b.mp4"), tmp_path, limit_bytes=10)
+    assert failure.value.reason == "unreachable"
+
+
 @pytest.mark.parametrize("address", ["nonsense://a.mp4", "zip://a.mp4::memory://b.zip"])
 def test_addresses_that_nobody_knows(address):
     with pytest.raises(ConfigError, match=address.split(":", maxsplit=1)[0]):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from scan_stubs import LIMITS, PROGRAM, load_and_die, load_nothing, load_stub, wait_until, write_files
 
-from avsync_cli.batch.limits import LEAST_BYTES_PER_S, check_time_s, count_jobs
+from avsync_cli.batch.limits import LEAST_BYTES_PER_S, check_time_s, count_jobs, free_memory_bytes
 from avsync_cli.batch.progress import Progress
 from avsync_cli.batch.records import Item
 from avsync_cli.batch.run import scan_files
@@ -81,7 +81,7 @@ def test_cpu_time_is_limited_where_the_clock_is_not(tmp_path):
 
 def test_models_are_loaded_once_for_each_worker_and_again_only_for_a_lost_one(tmp_path):
     log = tmp_path / "loaded"
-    write_files(tmp_path / "in", *["lead 0"] * 20, "exit 1", *["lead 0"] * 5)
+    write_files(tmp_path / "in", *["lead 0"] * 20, "exit 1", *["sleep 0.2 lead 0"] * 5)
     records = scan(tmp_path / "in", load=partial(load_stub, log))
     loaded = log.read_text().split()
     assert len(loaded) == 3
@@ -216,3 +216,12 @@ def test_time_grows_with_the_video_but_not_with_what_it_claims():
 def test_jobs_follow_memory_and_cores():
     assert 1 <= count_jobs(1) <= len(os.sched_getaffinity(0))
     assert count_jobs(1 << 60) == 1
+
+
+def test_what_a_container_keeps_of_files_is_free(tmp_path):
+    (tmp_path / "memory.max").write_text("100000000\n")
+    (tmp_path / "memory.current").write_text("99000000\n")
+    assert free_memory_bytes(tmp_path) == 1_000_000
+    (tmp_path / "memory.stat").write_text("anon 50000000\ninactive_file 20000000\nactive_file 7000000\n")
+    assert free_memory_bytes(tmp_path) == 28_000_000
+    assert count_jobs(28_000_001, tmp_path) == 1

@@ -69,8 +69,10 @@ class Worker:
         """Have a file checked; `poll` will bring the answer. Raises ScanError."""
         self.item, self._starts = item, 0
         # One that has grown by itself must not make the next file pay for it.
-        if self._process is not None and resident_bytes(self._process.pid) > self._settings.memory_bytes / 2:
-            self.close()
+        if self._process is not None:
+            room_bytes = self._settings.memory_bytes - self._loaded_bytes
+            if resident_bytes(self._process.pid) - self._loaded_bytes > room_bytes / 2:
+                self.close()
         self._hand_over(item)
 
     def poll(self) -> Answer | None:
@@ -161,6 +163,7 @@ class Worker:
             if isinstance(error, OSError):
                 raise _refused(error) from error
             raise
+        self._loaded_bytes = 0  # known when the first file begins
         self._pipe = Connection(ours.detach())
         with suppress(OSError):
             self._pipe.send_bytes(pickle.dumps(self._settings))
@@ -193,6 +196,8 @@ class Worker:
             raise ValueError("not a time")
         if not self._begun:
             self._begun, self._last_s = True, now + (timeout_s or inf)
+            if self._loaded_bytes == 0 and self._process is not None:
+                self._loaded_bytes = resident_bytes(self._process.pid)
         self._allowed_s = timeout_s or seconds
         self._deadline = min(now + seconds, self._last_s)
 
