@@ -86,9 +86,10 @@ def scan_files(
         raise ConfigError(f"memory must be at least {most}, copies at least 1 MB")
     if scheduler is not None and jobs:
         raise ConfigError("--jobs is for this machine; with --scheduler the cluster's threads count")
+    folder = None if model is None else str(Path(model).resolve())
     identity = ModelId(*identify_student(model))
     settings = Settings(
-        load=load or partial(load_checker, None if model is None else str(Path(model).resolve()), limits),
+        load=load or partial(load_checker, folder, limits),
         tolerance=limits,
         timeout_s=timeout_s,
         cpu_s=cpu_s,
@@ -98,7 +99,7 @@ def scan_files(
     own = frozenset(str(Path(path).resolve()) for path in (results, *outputs))
     with (
         open_journal(results, limits=limits, resume=resume or retry_errors) as journal,
-        _hire(settings, scheduler, jobs or count_jobs(settings.memory_bytes)) as crew,
+        _hire(settings, scheduler, jobs or count_jobs(settings.memory_bytes), folder) as crew,
     ):
         found = find_files(sources, Filter(tuple(include), tuple(exclude), own))
         with Progress(len(found.items), shown=show_progress) as progress, _interruptible() as interrupt:
@@ -183,12 +184,14 @@ def _if_unchanged(item: Item, answer: Answer) -> Answer:
     return answer
 
 
-def _hire(settings: Settings, scheduler: str | None, jobs: int) -> "LocalCrew | ClusterCrew":
+def _hire(
+    settings: Settings, scheduler: str | None, jobs: int, model: str | None
+) -> "LocalCrew | ClusterCrew":
     if scheduler is None:
         return LocalCrew(settings, jobs=jobs)
     from avsync_cli.batch.cluster import ClusterCrew
 
-    return ClusterCrew(scheduler, settings)
+    return ClusterCrew(scheduler, settings, model=model)
 
 
 @contextmanager
