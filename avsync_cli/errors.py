@@ -4,7 +4,8 @@ AvsyncError
 ├── ConfigError   2   an option or a configuration that cannot be used
 ├── MediaError    4   a file that cannot be read, or that lacks sound or picture
 ├── ModelError    5   a model that is missing, damaged or made for another contract
-└── ScanError     6   a scan that cannot go on: its results cannot be written, its cluster is gone
+├── ScanError     6   a scan that cannot go on: its results cannot be written, its cluster is gone
+└── FileError         a file of a scan without an answer of its own (`batch.records`); it becomes a record
 
 Errors are raised at the library's border (`media`, `model`, `faces`) with one line that names the
 file and the reason. An undetermined answer is a result, not an error; a bug is neither.

@@ -95,7 +95,11 @@ def test_resume_does_nothing_again_and_ends_with_the_same_code(scanned, folder, 
         ([".", "--include", "*", "--jobs", "0"], "--jobs 0"),
         ([".", "--include", "*", "--jobs", "many"], "--jobs many"),
         ([".", "--include", "*", "--timeout", "0"], "above 0"),
+        ([".", "--include", "*", "--timeout", "inf"], "at most 1e+08 s"),
+        ([".", "--include", "*", "--cpu-time", "nan"], "at most 1e+08 s"),
         ([".", "--include", "*", "--memory", "1"], "64 MB"),
+        ([".", "--include", "*", "--memory", "1048577"], "at most 1048576 MB"),
+        ([".", "--include", "*", "--jobs", "2", "--scheduler", "tcp://127.0.0.1:1"], "--jobs"),
         ([".", "--include", "*", "--tolerance", "wide"], "wide"),
         ([".", "--include", "*", "--csv", "nowhere/r.csv"], "nowhere/r.csv"),
         ([".", "--include", "*", "--scheduler", "tcp://127.0.0.1:1"], "tcp://127.0.0.1:1"),
@@ -161,7 +165,6 @@ def test_the_first_interrupt_lets_files_finish_and_the_second_does_not(tmp_path)
 def test_an_interrupted_scan_is_130_and_its_answers_are_kept(tmp_path, folder, handmade):
     results = tmp_path / "r.jsonl"
     options = ["-o", results, "--model", handmade, "--jobs", "1"]
-    options = ["-o", results, "--model", handmade, "--jobs", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "avsync_cli", "scan", folder, *options],
         stderr=subprocess.PIPE,
@@ -183,4 +186,6 @@ def test_the_help_names_every_option():
     for option in ("--output", "--include", "--exclude", "--resume", "--retry-errors", "--jobs", "--timeout"):
         assert option in text
     for option in ("--memory", "--cpu-time", "--scheduler", "--csv", "--parquet", "--summary", "--exit-zero"):
+        assert option in text
+    for option in ("--tolerance", "--model", "--copy-limit", "--quiet"):
         assert option in text

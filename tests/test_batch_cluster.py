@@ -14,7 +14,7 @@ from scan_stubs import load_stub, wait_until, write_files
 from test_cli import avsync
 
 from avsync_cli.batch.run import scan_files
-from avsync_cli.errors import ScanError
+from avsync_cli.errors import ConfigError, ScanError
 
 pytest.importorskip("distributed", reason="needs the extra `cluster`")
 pytestmark = pytest.mark.slow
@@ -126,6 +126,14 @@ def test_a_scheduler_that_goes_away_ends_the_scan_and_resume_goes_on_here(cluste
     done = scan_files([str(tmp_path / "in")], results, resume=True, load=load_stub, jobs=2)
     assert (done.skipped, done.answered) == (before, 60 - before)
     assert len({record["path"] for record in answers(results)}) == 60
+
+
+def test_a_machine_with_another_version_is_named_before_it_gets_a_file(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("avsync_cli.batch.cluster.__version__", "99.0")
+    write_files(tmp_path / "in", "lead 0")
+    with pytest.raises(ConfigError, match=r"tcp://.*: has avsync .* but this machine has avsync 99\.0"):
+        scan_files([str(tmp_path / "in")], tmp_path / "r.jsonl", load=load_stub, scheduler=cluster[0])
+    assert (tmp_path / "r.jsonl").read_bytes() == b""
 
 
 def test_the_command_line_gives_the_answers_of_one_machine(cluster, tmp_path, heads, handmade):

@@ -21,7 +21,7 @@ from avsync_cli.batch.journal import open_journal, read_answers
 from avsync_cli.batch.records import FileError, Item, encode_record, make_record
 from avsync_cli.batch.run import scan_files
 from avsync_cli.batch.summary import summarise
-from avsync_cli.batch.tables import COLUMNS, write_csv, write_parquet
+from avsync_cli.batch.tables import COLUMNS, check_outputs, write_csv, write_parquet
 from avsync_cli.errors import ConfigError, ModelError, ScanError
 from avsync_cli.report import ModelId, Report
 from avsync_cli.spec import Tolerance
@@ -63,6 +63,26 @@ def test_killed_at_20_random_moments_nothing_is_lost_and_nothing_twice(tmp_path)
     assert subprocess.run(command, check=True).returncode == 0
     assert results.read_bytes().startswith(kept)
     assert sorted(paths_in(results)) == sorted(map(str, files))
+
+
+def test_a_line_counts_when_it_is_on_the_disk(tmp_path, monkeypatch):
+    """Whole lines are flushed, each before `append` returns, and the folder when the file is made."""
+    flushed: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        flushed.append((status.st_ino, status.st_size))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    results = tmp_path / "out.jsonl"
+    with open_journal(results, limits=LIMITS) as journal:
+        assert flushed[-1][0] == tmp_path.stat().st_ino
+        for name in ("/a", "/b"):
+            journal.append(make_line(name))
+            assert flushed[-1] == (results.stat().st_ino, results.stat().st_size)
+    assert len(flushed) == 3
 
 
 def test_a_line_torn_anywhere_is_cut_off_and_its_file_done_again(tmp_path):
@@ -224,6 +244,27 @@ def test_tables_say_what_the_lines_say(tmp_path):
     assert [row["audio_lead_ms"] for row in rows] == ["0", "1.5", "", "80", "2", "3"]
     assert {row["size"] for row in table} == {1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.parquet"]
+
+
+def test_no_output_takes_the_place_of_another_or_of_what_is_no_file(tmp_path):
+    results, table, link, pipe = (tmp_path / name for name in ("r.jsonl", "r.csv", "link", "pipe"))
+    link.symlink_to("r.jsonl")
+    os.mkfifo(pipe)
+    for tables in ([results], [link], [table, table], [table, tmp_path / "." / "r.csv"], [pipe], [tmp_path]):
+        with pytest.raises(ConfigError, match=r"two outputs|cannot be written"):
+            check_outputs(results, tables, parquet=False)
+    check_outputs(results, [table, tmp_path / "s.json"], parquet=False)
+
+
+def test_a_link_is_written_through_and_what_fails_leaves_nothing(tmp_path):
+    (tmp_path / "link.csv").symlink_to("r.csv")
+    write_csv([make_line("/a")], tmp_path / "link.csv")
+    before = (tmp_path / "r.csv").read_bytes()
+    assert (tmp_path / "link.csv").is_symlink()
+    with pytest.raises(KeyError):
+        write_csv([make_line("/b"), {}], tmp_path / "r.csv")
+    assert (tmp_path / "r.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "r.csv"]
 
 
 def test_limits_that_only_look_different_are_the_same(tmp_path):

@@ -4,6 +4,7 @@ import http.server
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -76,6 +77,26 @@ def test_links_lead_to_each_file_once_and_never_round_and_round(tree):
     found = find_files([str(tree)], Filter())
     kept = ["a.MKV", "b.mp4", "nowhere.mp4", "raw/e.mp4", "self.mp4", "sub/c.webm", "sub/deep/d.mov"]
     assert sorted(names(found, tree)) == kept
+
+
+def test_a_pattern_is_not_led_round_by_links(tree):
+    for name in ("up", "back"):
+        (tree / "sub" / name).symlink_to(tree)
+    program = "import sys; from avsync_cli.batch.sources import *; "
+    program += "print(*find_files([sys.argv[1]], Filter()).items, sep='\\n')"
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    command = [sys.executable, "-c", program, f"{tree}/**/*.m*"]
+    told = subprocess.check_output(command, text=True, timeout=20, env=os.environ | {"PYTHONPATH": paths})
+    assert [os.path.relpath(line, tree) for line in told.splitlines()] == [
+        "b.mp4",
+        "raw/e.mp4",
+        "sub/deep/d.mov",
+    ]
+
+
+def test_exclude_holds_for_what_a_pattern_fits(tree):
+    found = find_files([f"{tree}/**/*.mp4", f"{tree}/*"], Filter(exclude=("raw", "*.txt", "*.jsonl")))
+    assert sorted(names(found, tree)) == ["a.MKV", "b.mp4", "sub/c.webm", "sub/deep/d.mov"]
 
 
 def test_what_is_named_twice_is_taken_once(tree, monkeypatch):
@@ -163,8 +184,11 @@ def test_addresses_of_a_store_in_memory():
     assert list(found.items) == ["memory://videos/a.mp4", "memory://videos/sub/c.mkv"]
     assert all(item.size == 5 and item.mtime for item in found.items.values())
     assert list(find_files(["memory://videos/*.mp4"], Filter()).items) == ["memory://videos/a.mp4"]
-    missing = find_files(["memory://nothing/here.mp4"], Filter())
-    assert (len(missing.items), len(missing.unread)) == (0, 1)
+    fitting = find_files(["memory://videos/*"], Filter(exclude=("raw", "*.txt")))
+    assert list(fitting.items) == ["memory://videos/a.mp4", "memory://videos/sub/c.mkv"]
+    for nothing in ("memory://nothing/here.mp4", "memory://videos/*.nothing"):
+        missing = find_files([nothing], Filter())
+        assert (len(missing.items), len(missing.unread)) == (0, 1)
 
 
 @pytest.fixture
@@ -207,6 +231,20 @@ def test_addresses_of_the_web_are_copied_whole_up_to_a_limit(tree, web, tmp_path
     assert failure.value.reason == "unreachable"
     listed = find_files([f"{web}/"], Filter())
     assert f"{web}/b.mp4" in listed.items
+
+
+def test_two_colons_in_a_name_are_no_address_inside_an_address(tmp_path):
+    pytest.importorskip("fsspec", reason="needs the extra `remote`")
+    from avsync_cli.batch.remote import copy_address
+
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "a::b.mp4").write_bytes(b"123")
+    item = next(iter(find_files([f"local://{tmp_path}/odd"], Filter()).items.values()))
+    assert item.path == f"local://{tmp_path}/odd/a::b.mp4"
+    assert copy_address(item, tmp_path, limit_bytes=10).read_bytes() == b"123"
+    with pytest.raises(FileError) as failure:
+        copy_address(Item("x", "memory://odd/a::zip://b.mp4"), tmp_path, limit_bytes=10)
+    assert failure.value.reason == "unreachable"
 
 
 @pytest.mark.parametrize("address", ["nonsense://a.mp4", "zip://a.mp4::memory://b.zip"])

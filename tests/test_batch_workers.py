@@ -4,16 +4,26 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
-from scan_stubs import PROGRAM, load_and_die, load_nothing, load_stub, wait_until, write_files
+from scan_stubs import LIMITS, PROGRAM, load_and_die, load_nothing, load_stub, wait_until, write_files
 
-from avsync_cli.batch.limits import LEAST_BYTES_PER_S, check_time_s, count_jobs
+from avsync_cli.batch.limits import LEAST_BYTES_PER_S, check_time_s, count_jobs, free_memory_bytes
+from avsync_cli.batch.progress import Progress
+from avsync_cli.batch.records import Item
 from avsync_cli.batch.run import scan_files
+from avsync_cli.batch.sources import examine
+from avsync_cli.batch.worker import Settings
+from avsync_cli.batch.workers import Worker
 from avsync_cli.errors import ModelError, ScanError
+from avsync_cli.report import Report
+
+SETTINGS = Settings(load_stub, LIMITS)
+GOOD = Report("", "in_sync", "", (LIMITS.latest_ms, LIMITS.earliest_ms)).to_json()
 
 
 def scan(folder: Path, *, load=load_stub, **options) -> dict[str, dict]:
@@ -71,7 +81,7 @@ def test_cpu_time_is_limited_where_the_clock_is_not(tmp_path):
 
 def test_models_are_loaded_once_for_each_worker_and_again_only_for_a_lost_one(tmp_path):
     log = tmp_path / "loaded"
-    write_files(tmp_path / "in", *["lead 0"] * 20, "exit 1", *["lead 0"] * 5)
+    write_files(tmp_path / "in", *["lead 0"] * 20, "exit 1", *["sleep 0.2 lead 0"] * 5)
     records = scan(tmp_path / "in", load=partial(load_stub, log))
     loaded = log.read_text().split()
     assert len(loaded) == 3
@@ -101,13 +111,98 @@ def test_a_model_that_cannot_be_loaded_ends_the_scan(tmp_path):
 def test_a_killed_scan_leaves_no_worker_behind(tmp_path):
     log = tmp_path / "loaded"
     write_files(tmp_path / "in", "hang", "hang")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
     process = subprocess.Popen(
-        [sys.executable, PROGRAM, tmp_path / "in", tmp_path / "out.jsonl", "--log", log]
+        [sys.executable, PROGRAM, tmp_path / "in", tmp_path / "out.jsonl", "--log", log],
+        env=os.environ | {"TMPDIR": str(temporary)},
     )
     wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2)
+    assert len(list(temporary.glob("avsync-*"))) == 2
     process.kill()
     process.wait()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in log.read_text().split()))
+    assert not list(temporary.glob("avsync-*"))
+
+
+def test_an_idle_workers_folder_goes_with_a_killed_scan(tmp_path):
+    """One file hangs, the other worker has answered and waits for more."""
+    log, temporary, results = tmp_path / "loaded", tmp_path / "tmp", tmp_path / "out.jsonl"
+    temporary.mkdir()
+    write_files(tmp_path / "in", "lead 0", "hang")
+    process = subprocess.Popen(
+        [sys.executable, PROGRAM, tmp_path / "in", results, "--log", log],
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+    wait_until(lambda: results.exists() and results.stat().st_size > 0 and log.read_text().count("\n") == 2)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not list(temporary.glob("avsync-*")), seconds=20)
+
+
+def test_a_worker_that_cannot_be_started_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ScanError, match="cannot be started: No such file"):
+        Worker(SETTINGS).begin(Item("a", "/a"))
+    assert not list(tmp_path.glob("avsync-*"))
+
+
+def test_files_in_work_are_watched_while_others_are_skipped(tmp_path, monkeypatch):
+    """Every look at a file is slow, as on a tired file server: the hanging one is still given up in time."""
+    files = write_files(tmp_path / "in", *["lead 0"] * 60)
+    results = tmp_path / "results.jsonl"
+    scan_files([str(path) for path in files], results, load=load_stub, jobs=2)
+    hung = tmp_path / "in" / "hang.mp4"
+    hung.write_text("hang")
+
+    def look(item: Item) -> Item:
+        time.sleep(0.2)
+        return examine(item)
+
+    monkeypatch.setattr("avsync_cli.batch.run.examine", look)
+    given_up: list[bool] = []
+    count = Progress.count
+    monkeypatch.setattr(
+        Progress, "count", lambda self, status: (given_up.append(self._skipped < 50), count(self, status))
+    )
+    sources = [str(path) for path in (hung, *files)]
+    scan_files(sources, results, load=load_stub, jobs=2, resume=True, timeout_s=1)
+    assert given_up == [True]
+
+
+FALSE_MESSAGES = [
+    "[]",
+    "{}",
+    '{"allowed_s": NaN}',
+    '{"allowed_s": -1}',
+    '{"allowed_s": 1e999}',
+    '{"failure": ["unheard of", "x"]}',
+    '{"report": {}}',
+    '{"report": [1, 2]}',
+    '{"unusable": "x", "exit_code": 5}',
+    json.dumps({"report": GOOD | {"status": "fine"}}),
+    json.dumps({"report": GOOD | {"audio_lead_ms": float("nan")}}),
+    json.dumps({"report": GOOD | {"timings_s": {}}}),
+    "[" * 100_000,
+    "\0",
+]
+
+
+def test_a_worker_that_talks_nonsense_has_crashed(tmp_path):
+    words = [f"say {message.encode().hex()}" for message in FALSE_MESSAGES]
+    write_files(tmp_path / "in", *words, "lead 0")
+    records = scan(tmp_path / "in", timeout_s=60, jobs=1)
+    reasons = [record["reason"] for _, record in sorted(records.items())]
+    assert reasons == ["crashed"] * len(FALSE_MESSAGES) + [None]
+
+
+def test_a_worker_cannot_give_itself_more_time_than_the_user_did(tmp_path):
+    more = json.dumps({"allowed_s": 1000}).encode().hex()
+    write_files(tmp_path / "in", f"say {more} hang")
+    begin = time.monotonic()
+    assert scan(tmp_path / "in", timeout_s=2, jobs=1)["000.mp4"]["reason"] == "timeout"
+    assert time.monotonic() - begin < 60
 
 
 def test_time_grows_with_the_video_but_not_with_what_it_claims():
@@ -121,3 +216,12 @@ def test_time_grows_with_the_video_but_not_with_what_it_claims():
 def test_jobs_follow_memory_and_cores():
     assert 1 <= count_jobs(1) <= len(os.sched_getaffinity(0))
     assert count_jobs(1 << 60) == 1
+
+
+def test_what_a_container_keeps_of_files_is_free(tmp_path):
+    (tmp_path / "memory.max").write_text("100000000\n")
+    (tmp_path / "memory.current").write_text("99000000\n")
+    assert free_memory_bytes(tmp_path) == 1_000_000
+    (tmp_path / "memory.stat").write_text("anon 50000000\ninactive_file 20000000\nactive_file 7000000\n")
+    assert free_memory_bytes(tmp_path) == 28_000_000
+    assert count_jobs(28_000_001, tmp_path) == 1

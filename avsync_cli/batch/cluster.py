@@ -14,10 +14,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
+from avsync_cli import __version__
 from avsync_cli.batch.records import FileError, Item, Record
 from avsync_cli.batch.worker import Settings
 from avsync_cli.batch.workers import Answer, Worker
 from avsync_cli.errors import AvsyncError, ConfigError, ScanError
+from avsync_cli.model import identify_student
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -32,9 +34,12 @@ _idle_lock = threading.Lock()
 class ClusterCrew:
     """The workers of a cluster; a context that takes back what it asked for."""
 
-    def __init__(self, address: str, settings: Settings) -> None:
-        """Raises ConfigError where the extra is missing or no scheduler answers."""
-        self._address, self._settings = address, settings
+    def __init__(self, address: str, settings: Settings, *, model: str | None = None) -> None:
+        """`model` is the folder of the student, for all machines. Raises ConfigError where the extra is
+        missing or no scheduler answers.
+        """
+        self._address, self._settings, self._model = address, settings, model
+        self._compared = False
         self._client = _connect(address)
         self._asked: dict[str, tuple[Item, Future]] = {}
         self._done: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -67,6 +72,8 @@ class ClusterCrew:
         return [item for item, _ in self._asked.values()]
 
     def submit(self, item: Item) -> None:
+        if not self._compared:
+            self._compare_machines()
         self._number += 1
         key = f"avsync-{self._run}-{self._number}"
         future = self._client.submit(check_here, item, self._settings, key=key, pure=False)
@@ -89,6 +96,18 @@ class ClusterCrew:
                 key = self._done.get_nowait()
         except queue.Empty:
             return answers
+
+    def _compare_machines(self) -> None:
+        """Raises ConfigError naming a machine that would answer with another version or student."""
+        here = describe_here(self._model)
+        try:
+            told = self._client.run(describe_here, self._model, on_error="return")
+        except Exception as error:  # as in `room`
+            raise self._gone() from error
+        self._compared = bool(told)  # else none is there yet
+        for machine, there in told.items():
+            if there != here:
+                raise ConfigError(f"{machine}: has {there}, but this machine has {here}")
 
     def _watch(self, key: str, future: "Future") -> None:
         future.add_done_callback(lambda _: self._done.put(key))
@@ -117,6 +136,12 @@ class ClusterCrew:
 
     def _gone(self) -> ScanError:
         return ScanError(f"{self._address}: the scheduler is gone; --resume goes on when it is back")
+
+
+def describe_here(model: str | None) -> str:
+    """The version of avsync and the student on this machine."""
+    student = identify_student(model)
+    return f"avsync {__version__} with {student[0]} {student[1][:12]}"
 
 
 def check_here(item: Item, settings: Settings) -> Record:

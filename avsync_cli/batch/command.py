@@ -71,7 +71,7 @@ def scan(
     from avsync_cli.batch.tables import check_outputs
 
     outputs = [path for path in (csv, parquet, summary) if path is not None]
-    check_outputs(outputs, parquet=parquet is not None)
+    check_outputs(results, outputs, parquet=parquet is not None)
     scanned = scan_files(
         sources,
         results,
@@ -104,20 +104,20 @@ def scan(
 def _sum_up(
     results: Path, *, csv: Path | None, parquet: Path | None, summary: Path | None, quiet: bool
 ) -> int:
-    """Print and write what the results file says as a whole, and return its gravest exit code."""
+    """Write and print what the results file says as a whole, and return its gravest exit code."""
     from avsync_cli.batch import tables
     from avsync_cli.batch.journal import read_answers
     from avsync_cli.batch.summary import print_summary, summarise
 
     total = summarise(read_answers(results))
-    if not quiet:
-        print_summary(total)
     if csv is not None:
         tables.write_csv(read_answers(results), csv)
     if parquet is not None:
         tables.write_parquet(read_answers(results), parquet)
     if summary is not None:
         tables.write_summary(total, summary)
+    if not quiet:  # last, because whoever reads it may be gone
+        print_summary(total)
     return total.exit_code
 
 

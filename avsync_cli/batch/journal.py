@@ -49,7 +49,7 @@ class Journal:
             rest = memoryview(line)
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
-            os.fsync(self._descriptor)
+            _flush(self._descriptor)
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, self._length)
@@ -66,7 +66,7 @@ class Journal:
                 if not line.endswith(b"\n"):
                     self._refuse_foreign(line)
                     os.ftruncate(self._descriptor, self._length)
-                    os.fsync(self._descriptor)
+                    _flush(self._descriptor)
                     return
                 record = read_line(line, f"{self._path}, line {number}")
                 if record["limits_ms"] != [limits.latest_ms, limits.earliest_ms]:
@@ -159,12 +159,22 @@ def _open_locked(path: Path) -> int:
     return descriptor
 
 
+def _flush(descriptor: int) -> None:
+    """Have the disk itself keep what was written; on macOS fsync leaves it in the disk's cache."""
+    full: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        with suppress(OSError):  # not every file system can
+            fcntl.fcntl(descriptor, full)
+            return
+    os.fsync(descriptor)
+
+
 def _flush_folder(folder: Path) -> None:
     """Make the file's name as lasting as its lines, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
-            os.fsync(descriptor)
+            _flush(descriptor)
     finally:
         os.close(descriptor)
 

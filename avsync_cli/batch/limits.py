@@ -32,13 +32,16 @@ def check_time_s(duration_s: float | None, size: int | None) -> float:
     return OPENING_S + CHECK_S_PER_S * min(duration_s, longest_s)
 
 
-def count_jobs(memory_bytes: int) -> int:
-    """Workers that fit this machine: one a core, and `memory_bytes` for each in what is free now."""
+def count_jobs(memory_bytes: int, cgroup: Path = _CGROUP) -> int:
+    """Workers that fit this machine: one a core, and `memory_bytes` for each in what is free now.
+
+    `cgroup` is the folder in which the kernel tells what this container may use.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _first_line(_CGROUP / "cpu.max").split()  # "150000 100000": 1.5 cores
+    quota = _first_line(cgroup / "cpu.max").split()  # "150000 100000": 1.5 cores
     if len(quota) == 2 and quota[0].isdigit():
         cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
-    return max(1, min(cores, _free_memory_bytes() // memory_bytes))
+    return max(1, min(cores, free_memory_bytes(cgroup) // memory_bytes))
 
 
 def resident_bytes(pid: int) -> int:
@@ -47,7 +50,7 @@ def resident_bytes(pid: int) -> int:
     return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else 0
 
 
-def _free_memory_bytes() -> int:
+def free_memory_bytes(cgroup: Path = _CGROUP) -> int:
     """What can be used without swapping, in this container if it is one."""
     free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
@@ -55,10 +58,19 @@ def _free_memory_bytes() -> int:
             free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         pass
-    allowed, used = _first_line(_CGROUP / "memory.max"), _first_line(_CGROUP / "memory.current")
+    allowed, used = _first_line(cgroup / "memory.max"), _first_line(cgroup / "memory.current")
     if allowed.isdigit() and used.isdigit():
-        free = min(free, max(0, int(allowed) - int(used)))
+        free = min(free, max(0, int(allowed) - int(used) + _cached_bytes(cgroup)))
     return free
+
+
+def _cached_bytes(cgroup: Path) -> int:
+    """Pages of files, which count as used but make room for whoever asks."""
+    try:
+        pairs = map(str.split, (cgroup / "memory.stat").read_text(encoding="ascii").splitlines())
+        return sum(int(number) for name, number in pairs if name in ("inactive_file", "active_file"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _first_line(path: Path) -> str:

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from avsync_cli.errors import EXIT_BUG, AvsyncError, ModelError
 from avsync_cli.report import ModelId, Report, exit_code_of
-from avsync_cli.spec import Tolerance
+from avsync_cli.spec import REPORT_SCHEMA_VERSION, Tolerance
 
 Record = dict[str, Any]  # plain JSON values
 FailureReason = Literal[
@@ -21,6 +21,11 @@ FailureReason = Literal[
     "too_large",
     "no_space",
 ]
+FAILURE_REASONS = frozenset(get_args(FailureReason))
+_NUMBERS = frozenset(
+    ("audio_lead_ms", "audio_lead_frames", "uncertainty_ms", "confidence", "duration_s", "fps")
+)
+_KEYS = Report("", "error", "", (0.0, 0.0)).to_json().keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,21 @@ class FileError(AvsyncError):
     def __init__(self, reason: FailureReason, message: str) -> None:
         super().__init__(reason, message)  # both, so that it can be pickled
         self.reason, self.message = reason, message
+
+
+def check_report(report: Any) -> Record:  # noqa: ANN401 - what a worker said
+    """The report as a record. Raises ValueError or KeyError where it is not what `Report.to_json` makes."""
+    if not isinstance(report, dict) or report.keys() != _KEYS:
+        raise ValueError("not a report")
+    numbers = [report[name] for name in _NUMBERS] + [report["timings_s"]["total"], *report["limits_ms"]]
+    sound = all(number is None or isinstance(number, int | float) for number in numbers)
+    sound = sound and isinstance(report["tracks"], list) and isinstance(report["message"], str)
+    sound = sound and (report["reason"] is None or isinstance(report["reason"], str))
+    if not sound or report["schema_version"] != REPORT_SCHEMA_VERSION or len(report["limits_ms"]) != 2:
+        raise ValueError("not a report")
+    exit_code_of(report["status"])  # a KeyError is told like a ValueError
+    encode_record(report)  # NaN cannot be written
+    return report
 
 
 def make_record(item: Item, answer: Record | FileError, *, limits: Tolerance, model: ModelId) -> Record:

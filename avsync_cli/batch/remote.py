@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://")
+_CHAIN = re.compile(r"::[a-z][a-z0-9+.-]*://")
 _TIME_KEYS = ("LastModified", "mtime", "last_modified", "updated", "modified", "created", "Last-Modified")
 _PIECE_BYTES = 32 * MB  # a request each
 
@@ -31,6 +32,12 @@ Wanted = Callable[[str], bool]  # by the path below the folder
 
 def is_address(source: str) -> bool:
     return _ADDRESS.match(source) is not None
+
+
+def name_folders(below: str) -> list[str]:
+    """The folders that a path leads through, from the first on, and the path itself."""
+    parts = below.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 def list_address(
@@ -57,7 +64,7 @@ def list_address(
 
 def stat_address(item: Item) -> Item:
     """The item with its present size and time, as far as the store tells. Raises FileError."""
-    filesystem, path = _open_address(item.path)
+    filesystem, path = _reach(item)
     try:
         return _with_details(item, filesystem.info(path))
     except Exception as error:  # as above
@@ -66,7 +73,7 @@ def stat_address(item: Item) -> Item:
 
 def copy_address(item: Item, folder: Path, *, limit_bytes: int) -> Path:
     """Copy a file here, at most `limit_bytes` of it. Raises FileError."""
-    filesystem, path = _open_address(item.path)
+    filesystem, path = _reach(item)
     name = path.rpartition("/")[2].partition("?")[0]
     copy = folder / f"copy{Path(name).suffix[:16]}"
     if item.size is not None:
@@ -104,14 +111,38 @@ def _look(
         # In the addresses of the web "?" begins a query.
         if source.startswith("http") or not has_magic(root):
             raise
-        for path, found in sorted(filesystem.glob(root, detail=True).items()):
-            if found["type"] == "file":
-                yield _with_details(_item(filesystem, source, root, path), found)
+        yield from _fit(filesystem, source, root, takes, leaves_out, unread)
         return
     if details["type"] == "directory":
         yield from _walk(filesystem, source, root, takes, leaves_out, unread)
     else:
         yield _with_details(Item(source, source), details)
+
+
+def _fit(
+    filesystem: "AbstractFileSystem",
+    source: str,
+    root: str,
+    takes: Wanted,
+    leaves_out: Wanted,
+    unread: list[str],
+) -> Iterator[Item]:
+    """The files that a pattern fits, and the wanted ones below the folders that it fits."""
+    matches = sorted(filesystem.glob(root, detail=True).items())
+    if not matches:
+        raise FileNotFoundError("fits no file")
+    fixed = next(n for n, part in enumerate(root.split("/")) if has_magic(part))
+    walked: set[str] = set()
+    for path, details in matches:
+        path = path.rstrip("/")
+        item = _item(filesystem, source, root, path)
+        if any(map(leaves_out, name_folders("/".join(path.split("/")[fixed:])))):
+            continue
+        if details["type"] != "directory":
+            yield _with_details(item, details)
+        elif walked.isdisjoint(name_folders(path)):
+            walked.add(path)
+            yield from _walk(filesystem, item.path, path, takes, leaves_out, unread)
 
 
 def _walk(
@@ -180,12 +211,14 @@ def _refuse_large(size: int, limit_bytes: int) -> None:
 
 def _open_address(source: str) -> tuple["AbstractFileSystem", str]:
     """The store of an address, and the path in it. Raises ConfigError."""
-    if "::" in source:
+    if _CHAIN.search(source):
         raise ConfigError(f"{source}: addresses inside addresses cannot be scanned")
     try:
-        from fsspec.core import url_to_fs
+        from fsspec import get_filesystem_class
 
-        filesystem, path = url_to_fs(source)
+        # fsspec's own `url_to_fs` takes any "::" for an address inside an address.
+        kind = get_filesystem_class(source.partition("://")[0])
+        filesystem, path = kind(**kind._get_kwargs_from_urls(source)), kind._strip_protocol(source)
     except ImportError as error:
         why = "" if "fsspec" in str(error) else f" ({error})"
         raise ConfigError(
@@ -194,6 +227,14 @@ def _open_address(source: str) -> tuple["AbstractFileSystem", str]:
     except Exception as error:  # an unknown protocol, settings that cannot be read
         raise ConfigError(f"{source}: {_describe(error)}") from error
     return filesystem, str(path)
+
+
+def _reach(item: Item) -> tuple["AbstractFileSystem", str]:
+    """The store of a file, and the path in it. Raises FileError."""
+    try:
+        return _open_address(item.path)
+    except ConfigError as error:
+        raise FileError("unreachable", str(error)) from error
 
 
 def _describe(error: Exception) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from avsync_cli.batch.cluster import ClusterCrew
 
 _LOOK_S = 0.5  # between two looks at an interrupt and the progress
+_FILL_S = 0.1  # for skipping files before those in work are looked at
 _LEAST_MEMORY_MB = 64
+_MOST_MEMORY_MB = 1 << 20
+_LONGEST_S = 1e8  # three years; timers of the system end not far beyond
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,17 @@ def scan_files(
     an answer too. An interrupt lets the files in work finish, a second one does not.
     """
     limits = parse_tolerance(tolerance)
-    if memory_mb < _LEAST_MEMORY_MB or copy_mb < 1 or not all(s is None or s > 0 for s in (timeout_s, cpu_s)):
-        raise ConfigError(f"times must be above 0, memory at least {_LEAST_MEMORY_MB} MB, copies 1 MB")
+    if not all(s is None or 0 < s <= _LONGEST_S for s in (timeout_s, cpu_s)):
+        raise ConfigError(f"times must be above 0 and at most {_LONGEST_S:.0e} s")
+    if not _LEAST_MEMORY_MB <= memory_mb <= _MOST_MEMORY_MB or copy_mb < 1:
+        most = f"{_LEAST_MEMORY_MB} MB and at most {_MOST_MEMORY_MB} MB"
+        raise ConfigError(f"memory must be at least {most}, copies at least 1 MB")
+    if scheduler is not None and jobs:
+        raise ConfigError("--jobs is for this machine; with --scheduler the cluster's threads count")
+    folder = None if model is None else str(Path(model).resolve())
     identity = ModelId(*identify_student(model))
     settings = Settings(
-        load=load or partial(load_checker, None if model is None else str(Path(model).resolve()), limits),
+        load=load or partial(load_checker, folder, limits),
         tolerance=limits,
         timeout_s=timeout_s,
         cpu_s=cpu_s,
@@ -87,15 +97,14 @@ def scan_files(
         copy_bytes=copy_mb * MB,
     )
     own = frozenset(str(Path(path).resolve()) for path in (results, *outputs))
-    found = find_files(sources, Filter(tuple(include), tuple(exclude), own))
     with (
         open_journal(results, limits=limits, resume=resume or retry_errors) as journal,
-        _hire(settings, scheduler, jobs or count_jobs(settings.memory_bytes)) as crew,
-        Progress(len(found.items), shown=show_progress) as progress,
-        _interruptible() as interrupt,
+        _hire(settings, scheduler, jobs or count_jobs(settings.memory_bytes), folder) as crew,
     ):
-        scan = _Scan(journal, crew, progress, interrupt, identity, limits, accept_errors=not retry_errors)
-        scan.run(iter(found.items.values()))
+        found = find_files(sources, Filter(tuple(include), tuple(exclude), own))
+        with Progress(len(found.items), shown=show_progress) as progress, _interruptible() as interrupt:
+            scan = _Scan(journal, crew, progress, interrupt, identity, limits, accept_errors=not retry_errors)
+            scan.run(iter(found.items.values()))
     return Scanned(len(found.items), scan.skipped, scan.answered, tuple(found.unread), interrupt.asked)
 
 
@@ -115,22 +124,30 @@ class _Scan:
 
     def run(self, coming: Iterator[Item]) -> None:
         """Keep the crew busy until all files are answered, or an interrupt came and those in work are."""
-        told = False
-        while True:
-            while not self.interrupt.asked and self.crew.room > 0:
-                item = next(coming, None)
-                if item is None:
-                    break
-                self._hand_out(item)
+        told, more = False, True
+        while more or self.crew.busy:
+            more = more and not self.interrupt.asked and self._fill(coming)
             busy = self.crew.busy
-            if not busy:
-                return
-            if self.interrupt.asked and not told:
+            if self.interrupt.asked and busy and not told:
                 told = True
                 self.progress.note(f"finishing the {len(busy)} files in work; once more stops at once")
-            for item, answer in self.crew.collect(_LOOK_S):
+            at_once = not busy or (more and self.crew.room > 0)
+            for item, answer in self.crew.collect(0 if at_once else _LOOK_S):
                 self._write(item, answer if isinstance(answer, FileError) else _if_unchanged(item, answer))
             self.progress.show(self.crew.busy)
+
+    def _fill(self, coming: Iterator[Item]) -> bool:
+        """Hand out files while there is room, but not for long: those in work have to be watched.
+
+        Returns whether there may be more.
+        """
+        until = monotonic() + _FILL_S
+        while self.crew.room > 0 and monotonic() < until and not self.interrupt.asked:
+            item = next(coming, None)
+            if item is None:
+                return False
+            self._hand_out(item)
+        return True
 
     def _hand_out(self, item: Item) -> None:
         try:
@@ -167,12 +184,14 @@ def _if_unchanged(item: Item, answer: Answer) -> Answer:
     return answer
 
 
-def _hire(settings: Settings, scheduler: str | None, jobs: int) -> "LocalCrew | ClusterCrew":
+def _hire(
+    settings: Settings, scheduler: str | None, jobs: int, model: str | None
+) -> "LocalCrew | ClusterCrew":
     if scheduler is None:
         return LocalCrew(settings, jobs=jobs)
     from avsync_cli.batch.cluster import ClusterCrew
 
-    return ClusterCrew(scheduler, settings)
+    return ClusterCrew(scheduler, settings, model=model)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from avsync_cli.batch.records import FileError, Item
-from avsync_cli.batch.remote import is_address, list_address, stat_address
+from avsync_cli.batch.remote import is_address, list_address, name_folders, stat_address
 from avsync_cli.errors import ConfigError
 
 STDIN = "-"
@@ -109,13 +110,53 @@ def _expand(
         elif not filters.leaves_out(source):
             yield Item(source, os.path.realpath(source))
     elif glob.has_magic(source) and not listed:
-        names = sorted(glob.glob(source, recursive=True))
+        source = re.sub("/{2,}", "/", source)
+        names = _fit(source, found)
         if not names:
             raise ConfigError(f"{source}: fits no file")
+        fixed = next(n for n, part in enumerate(source.split("/")) if glob.has_magic(part))
         for name in names:
-            yield from _expand(name, filters, found, visited, listed=True)
+            below = "/".join(name.split("/")[fixed:])
+            if not any(map(filters.leaves_out, name_folders(below))):
+                yield from _expand(name, filters, found, visited, listed=True)
     else:
         yield Item(source, os.path.realpath(source))  # its record will say that there is none
+
+
+def _fit(pattern: str, found: Found) -> list[str]:
+    """What a shell pattern fits, in order, where "**" stands for any folders.
+
+    `glob` would follow links round and round below "**".
+    """
+    parts = pattern.split("/")
+    if "**" not in parts:
+        return sorted(glob.glob(pattern))
+    at = parts.index("**")
+    head, tail = "/".join(parts[:at]), "/".join(parts[at + 1 :]) or "*"
+    starts = glob.glob(head + "/") if head else ["/" if at else ""]
+    folders = (folder for start in starts for folder in _folders_below(start, found))
+    return sorted({name for folder in folders for name in _fit(glob.escape(folder) + tail, found)})
+
+
+def _folders_below(start: str, found: Found) -> Iterator[str]:
+    """`start` and the folders below it that are not hidden, each once; all end with "/"."""
+    ahead, visited = [start], set[tuple[int, int]]()
+    while ahead:
+        folder = ahead.pop()
+        try:
+            status = os.stat(folder or ".")
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            with os.scandir(folder or ".") as listing:
+                inner = [
+                    entry.name for entry in listing if not entry.name.startswith(".") and _is_folder(entry)
+                ]
+        except OSError as error:
+            found.unread.append(f"{folder}: {error.strerror or error}, so its files are not known")
+            continue
+        yield folder
+        ahead += (f"{folder}{name}/" for name in inner)
 
 
 def _walk(folder: str, filters: Filter, found: Found, visited: set[tuple[int, int]]) -> Iterator[Item]:

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,16 +40,21 @@ _TEXTS = {"path", "status", "reason", "direction", "model_name", "model_sha256",
 _WHOLE_NUMBERS = {"faces", "size"}
 
 
-def check_outputs(paths: Iterable[Path | None], *, parquet: bool) -> None:
-    """Find out before the scan what would fail after it. Raises ConfigError."""
+def check_outputs(results: Path, tables: Iterable[Path], *, parquet: bool) -> None:
+    """Find out before the scan what would fail after it, or destroy what it must not. Raises ConfigError."""
     if parquet:
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
             need = "pip install 'avsync-cli[parquet]'"
             raise ConfigError(f"--parquet needs the extra `parquet`: {need}") from error
-    for path in paths:
-        if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
+    taken = {os.path.realpath(results)}
+    for path in tables:
+        real = Path(os.path.realpath(path))
+        if str(real) in taken:
+            raise ConfigError(f"{path}: is named for two outputs")
+        taken.add(str(real))
+        if (os.path.lexists(real) and not real.is_file()) or not os.access(real.parent, os.W_OK):
             raise ConfigError(f"{path}: cannot be written")
 
 
@@ -83,14 +88,20 @@ def write_summary(summary: Summary, path: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place when it is complete. Raises ScanError."""
-    part = path.with_name(f".{path.name}.part")
+    """A file beside `path` that takes its place when it is complete. Raises ScanError.
+
+    Where `path` is a link, the file that it leads to is replaced.
+    """
+    real = Path(os.path.realpath(path))
+    part = real.with_name(f".{real.name}.part")
     try:
         yield part
-        part.replace(path)
+        part.replace(real)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ScanError(f"{path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value

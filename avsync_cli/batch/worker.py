@@ -66,9 +66,15 @@ def load_checker(model: str | None, tolerance: Tolerance) -> Checker:
 
 def serve(descriptor: int, scratch: Path, parent: int) -> None:
     """Answer on the socket `descriptor` until it is closed or `parent` has ended."""
-    pipe = Connection(descriptor)
+    try:
+        _prepare(scratch, parent)
+        _answer(Connection(descriptor), scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _answer(pipe: Connection, scratch: Path) -> None:
     tell = partial(_tell, pipe)
-    _prepare(scratch, parent)
     import av  # noqa: F401 - now, so that it does not count for the first file
 
     try:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from time import monotonic
@@ -18,7 +19,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from avsync_cli.batch.limits import MB, START_S, resident_bytes
-from avsync_cli.batch.records import FailureReason, FileError, Item, Record
+from avsync_cli.batch.records import FAILURE_REASONS, FailureReason, FileError, Item, Record, check_report
 from avsync_cli.batch.worker import SPENT, Settings
 from avsync_cli.errors import EXIT_MODEL, ModelError, ScanError
 
@@ -28,6 +29,9 @@ _PROGRAM = "import sys; from avsync_cli.batch.worker import main; main()"
 _MAX_MESSAGE_BYTES = 64 * MB
 _WATCH_S = 0.1  # between two looks at time and memory
 _MAX_STARTS = 3
+_END_S = 5.0  # for a killed process to be gone; one that waits for a disk may take for ever
+_MOST_MESSAGES = 16  # at one look: a file makes two or three
+_lost: list[subprocess.Popen[bytes]] = []
 _REASONS: dict[int, tuple[FailureReason, str]] = {
     -signal.SIGXCPU: ("cpu_limit", "used more CPU time than it may"),
     -signal.SIGALRM: ("timeout", "took longer than it may"),
@@ -65,8 +69,10 @@ class Worker:
         """Have a file checked; `poll` will bring the answer. Raises ScanError."""
         self.item, self._starts = item, 0
         # One that has grown by itself must not make the next file pay for it.
-        if self._process is not None and resident_bytes(self._process.pid) > self._settings.memory_bytes / 2:
-            self.close()
+        if self._process is not None:
+            room_bytes = self._settings.memory_bytes - self._loaded_bytes
+            if resident_bytes(self._process.pid) - self._loaded_bytes > room_bytes / 2:
+                self.close()
         self._hand_over(item)
 
     def poll(self) -> Answer | None:
@@ -75,11 +81,13 @@ class Worker:
         Raises ModelError where the model cannot be used, ScanError where no process can be started.
         """
         try:
-            while self._pipe.poll():
+            for _ in range(_MOST_MESSAGES):
+                if not self._pipe.poll():
+                    break
                 answer = self._hear(json.loads(self._pipe.recv_bytes(_MAX_MESSAGE_BYTES)))
                 if answer is not None:
                     return answer
-        except (EOFError, OSError, ValueError, KeyError, TypeError):
+        except (EOFError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return self._bury()
         if monotonic() > self._deadline:
             if not self._begun:
@@ -109,8 +117,11 @@ class Worker:
         if self._process is None:
             return
         self._process.kill()
-        self._process.wait()
+        _lost.append(self._process)
         self._process = None
+        with suppress(subprocess.TimeoutExpired):
+            _lost[-1].wait(_END_S)
+        _lost[:] = [process for process in _lost if process.poll() is None]
         self._pipe.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -123,10 +134,18 @@ class Worker:
             self._pipe.send_bytes(pickle.dumps(item))
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise _refused(error) from error
+        try:
             self._scratch = Path(tempfile.mkdtemp(prefix="avsync-"))
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            raise _refused(error) from error
+        try:
             asked = (theirs.fileno(), self._scratch, os.getpid())
             with theirs:
                 self._process = subprocess.Popen(
@@ -138,31 +157,49 @@ class Worker:
                     env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
                     process_group=0,  # Ctrl-C is for the scan to hear, not for its workers
                 )
-        except OSError as error:
+        except BaseException as error:
             ours.close()
-            raise ScanError(f"a worker cannot be started: {error.strerror or error}") from error
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _refused(error) from error
+            raise
+        self._loaded_bytes = 0  # known when the first file begins
         self._pipe = Connection(ours.detach())
         with suppress(OSError):
             self._pipe.send_bytes(pickle.dumps(self._settings))
 
     def _hear(self, message: dict[str, Any]) -> Answer | None:
+        if not isinstance(message, dict):
+            raise ValueError("not a message")
         if "allowed_s" in message:
-            self._begun = True
-            self._allowed_s = self._settings.timeout_s or float(message["allowed_s"])
-            self._deadline = monotonic() + float(message["allowed_s"])
+            self._allow(float(message["allowed_s"]))
             return None
-        if "unusable" in message:
+        if "unusable" in message and not self._begun:
             self.close()
             raise (ModelError if message["exit_code"] == EXIT_MODEL else ScanError)(str(message["unusable"]))
         if "failure" in message:
             reason, text = message["failure"]
+            if reason not in FAILURE_REASONS:
+                raise ValueError("not a reason")
             if reason in SPENT:
-                return self._fail(reason, text)
+                return self._fail(reason, str(text))
             self.item = None
-            return FileError(reason, text)
-        report = dict(message["report"])
+            return FileError(reason, str(text))
+        report = check_report(message["report"])
         self.item = None
         return report
+
+    def _allow(self, seconds: float) -> None:
+        """Move the deadline as the worker says, but never beyond the time that the user set for the file."""
+        now, timeout_s = monotonic(), self._settings.timeout_s
+        if not 0 <= seconds < inf:
+            raise ValueError("not a time")
+        if not self._begun:
+            self._begun, self._last_s = True, now + (timeout_s or inf)
+            if self._loaded_bytes == 0 and self._process is not None:
+                self._loaded_bytes = resident_bytes(self._process.pid)
+        self._allowed_s = timeout_s or seconds
+        self._deadline = min(now + seconds, self._last_s)
 
     def _bury(self) -> FileError | None:
         """The process is gone or talks nonsense: the file's fault if it had begun, else another is tried."""
@@ -221,6 +258,10 @@ class LocalCrew:
             if item is not None and answer is not None:
                 answers.append((item, answer))
         return answers
+
+
+def _refused(error: OSError) -> ScanError:
+    return ScanError(f"a worker cannot be started: {error.strerror or error}")
 
 
 def _describe_end(status: int | None) -> str:
