@@ -57,10 +57,10 @@ def test_what_a_file_does_to_its_worker_is_its_own_affair(tmp_path):
 def test_a_file_that_never_ends_is_given_up(tmp_path):
     write_files(tmp_path / "in", "lead 0", "hang", "lead 0")
     begin = time.monotonic()
-    records = scan(tmp_path / "in", timeout_s=3, jobs=1)
+    records = scan(tmp_path / "in", timeout_s=10, jobs=1)
     assert [record["reason"] for _, record in sorted(records.items())] == [None, "timeout", None]
-    assert "3 s" in records["001.mp4"]["message"]
-    assert time.monotonic() - begin < 60
+    assert "10 s" in records["001.mp4"]["message"]
+    assert time.monotonic() - begin < 900
 
 
 def test_cpu_time_is_limited_where_the_clock_is_not(tmp_path):
@@ -86,7 +86,7 @@ def test_all_workers_work_at_once(tmp_path):
     process = subprocess.Popen([sys.executable, PROGRAM, tmp_path / "in", results])
     wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") == 2)
     (tmp_path / "mark").touch()
-    assert process.wait(60) == 0
+    assert process.wait(900) == 0
     assert results.read_bytes().count(b"\n") == 3
 
 
