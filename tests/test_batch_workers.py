@@ -98,16 +98,19 @@ def test_a_model_that_cannot_be_loaded_ends_the_scan(tmp_path):
         scan(tmp_path / "in", load=load_and_die)
 
 
-def test_a_killed_scan_leaves_no_worker_behind(tmp_path):
-    log = tmp_path / "loaded"
-    write_files(tmp_path / "in", "hang", "hang")
-    process = subprocess.Popen(
-        [sys.executable, PROGRAM, tmp_path / "in", tmp_path / "out.jsonl", "--log", log]
-    )
+@pytest.mark.parametrize("words", [("hang", "hang"), ("sleep 0.01 lead 0",) * 200])
+def test_a_killed_scan_leaves_no_worker_and_no_folder_behind(tmp_path, words):
+    log, temporary = tmp_path / "loaded", tmp_path / "tmp"
+    temporary.mkdir()
+    write_files(tmp_path / "in", *words)
+    command = [sys.executable, PROGRAM, tmp_path / "in", tmp_path / "out.jsonl", "--log", log]
+    process = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(temporary)})
     wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2)
+    assert len(list(temporary.glob("avsync-*"))) == 2
     process.kill()
     process.wait()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in log.read_text().split()))
+    assert list(temporary.glob("avsync-*")) == []
 
 
 def test_time_grows_with_the_video_but_not_with_what_it_claims():

@@ -96,7 +96,10 @@ def serve(descriptor: int, scratch: Path, parent: int) -> None:
 def main() -> None:
     """Serve as the command line says: socket, folder for copies, process that asks."""
     descriptor, scratch, parent = sys.argv[1:]
-    serve(int(descriptor), Path(scratch), int(parent))
+    try:
+        serve(int(descriptor), Path(scratch), int(parent))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)  # the parent may be gone
 
 
 def _check(
