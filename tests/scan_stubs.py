@@ -113,7 +113,7 @@ def write_files(folder: Path, *words: str) -> list[Path]:
     return paths
 
 
-def wait_until(true: Callable[[], bool], *, seconds: float = 100) -> None:
+def wait_until(true: Callable[[], bool], *, seconds: float = 900) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

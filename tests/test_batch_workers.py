@@ -67,10 +67,10 @@ def test_what_a_file_does_to_its_worker_is_its_own_affair(tmp_path):
 def test_a_file_that_never_ends_is_given_up(tmp_path):
     write_files(tmp_path / "in", "lead 0", "hang", "lead 0")
     begin = time.monotonic()
-    records = scan(tmp_path / "in", timeout_s=3, jobs=1)
+    records = scan(tmp_path / "in", timeout_s=10, jobs=1)
     assert [record["reason"] for _, record in sorted(records.items())] == [None, "timeout", None]
-    assert "3 s" in records["001.mp4"]["message"]
-    assert time.monotonic() - begin < 60
+    assert "10 s" in records["001.mp4"]["message"]
+    assert time.monotonic() - begin < 900
 
 
 def test_cpu_time_is_limited_where_the_clock_is_not(tmp_path):
@@ -96,7 +96,7 @@ def test_all_workers_work_at_once(tmp_path):
     process = subprocess.Popen([sys.executable, PROGRAM, tmp_path / "in", results])
     wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") == 2)
     (tmp_path / "mark").touch()
-    assert process.wait(60) == 0
+    assert process.wait(900) == 0
     assert results.read_bytes().count(b"\n") == 3
 
 
@@ -108,15 +108,13 @@ def test_a_model_that_cannot_be_loaded_ends_the_scan(tmp_path):
         scan(tmp_path / "in", load=load_and_die)
 
 
-def test_a_killed_scan_leaves_no_worker_behind(tmp_path):
-    log = tmp_path / "loaded"
-    write_files(tmp_path / "in", "hang", "hang")
-    temporary = tmp_path / "tmp"
+@pytest.mark.parametrize("words", [("hang", "hang"), ("sleep 0.01 lead 0",) * 200])
+def test_a_killed_scan_leaves_no_worker_and_no_folder_behind(tmp_path, words):
+    log, temporary = tmp_path / "loaded", tmp_path / "tmp"
     temporary.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, PROGRAM, tmp_path / "in", tmp_path / "out.jsonl", "--log", log],
-        env=os.environ | {"TMPDIR": str(temporary)},
-    )
+    write_files(tmp_path / "in", *words)
+    command = [sys.executable, PROGRAM, tmp_path / "in", tmp_path / "out.jsonl", "--log", log]
+    process = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(temporary)})
     wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2)
     assert len(list(temporary.glob("avsync-*"))) == 2
     process.kill()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 MB = 1 << 20
 
-START_S = 120.0  # for a worker to load its models
+START_S = 300.0  # for a worker to load its models
 OPENING_S = 60.0  # for what does not grow with the file
 CHECK_S_PER_S = 10.0  # for each second of video; one core of a server needs about one for 1080p
 GRACE_S = 10.0  # after which a worker that nobody watches ends itself
