@@ -132,7 +132,7 @@ class MatchConfig:
         require_least(0, seed=self.seed)
         require_least(1, steps=self.steps, end_at=self.end_at, threads=self.threads)
         require_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
-        require_least(1, validate_every=self.validate_every)
+        require_least(0, validate_every=self.validate_every)  # 0: never
 
 
 def read_config(path: Path) -> MatchConfig:
