@@ -151,7 +151,14 @@ def test_sizes_of_compact_networks_that_do_not_exist_are_refused(dims, complaint
         make_network(network)
 
 
-@pytest.mark.parametrize("key", ["steps", "end_at", "threads", "log_every", "validate_every"])
+@pytest.mark.parametrize("key", ["steps", "end_at", "threads", "log_every"])
 def test_counts_of_a_matching_are_one_or_more(key):
     with pytest.raises(ConfigError, match=f"{key} is 1 or more"):
         from_table(MatchConfig, {"cache": "cache", "steps": 5} | {key: 0}, where="test")
+
+
+def test_a_matching_validates_every_so_many_steps_or_never():
+    table = {"cache": "cache", "steps": 5}
+    assert from_table(MatchConfig, table | {"validate_every": 0}, where="test").validate_every == 0
+    with pytest.raises(ConfigError, match="validate_every is 0 or more"):
+        from_table(MatchConfig, table | {"validate_every": -1}, where="test")
