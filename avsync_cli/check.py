@@ -1,6 +1,5 @@
 """The whole story: path -> media -> faces -> windows -> scores -> offset -> report."""
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from avsync_cli.model import Calibration, Student, load_student
 from avsync_cli.report import ModelId, Report, Timings, TrackReport, describe_lead, describe_reason
 from avsync_cli.scan import score_offsets
 from avsync_cli.sound import Sound
-from avsync_cli.spec import DEFAULT_TOLERANCE, RANGE_FRAMES, TOLERANCES, VIDEO_FPS, Tolerance
+from avsync_cli.spec import DEFAULT_TOLERANCE, RANGE_FRAMES, VIDEO_FPS, Tolerance, parse_tolerance
 from avsync_cli.timing import lead_ms
 from avsync_cli.tracks import FaceTrack, track_faces
 
@@ -114,22 +113,6 @@ def check_file(
     report = _report(path, media.info, limits, chosen, engine.student)
     tracks = tuple(_track_report(face, answer) for face, answer in zip(faces, answers, strict=True))
     return replace(report, tracks=tracks, used_track=used, timings_s=watch.read())
-
-
-def parse_tolerance(value: str | Tolerance) -> Tolerance:
-    """A preset's name or "LATEST,EARLIEST" in ms, such as "-125,45". Raises ConfigError."""
-    if isinstance(value, Tolerance):
-        return value
-    if value in TOLERANCES:
-        return TOLERANCES[value]
-    try:
-        latest, earliest = (float(part) for part in value.split(","))
-    except ValueError:
-        names = ", ".join(TOLERANCES)
-        raise ConfigError(f"tolerance {value!r}: neither one of {names} nor LATEST,EARLIEST in ms") from None
-    if not -math.inf < latest < 0 < earliest < math.inf:
-        raise ConfigError(f"tolerance {value!r}: LATEST must be below 0 and EARLIEST above it, both finite")
-    return Tolerance(latest, earliest)
 
 
 def _watched(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avsync_cli import __version__
+from avsync_cli.batch.command import scan
 from avsync_cli.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
@@ -19,8 +20,9 @@ from avsync_cli.errors import (
     AvsyncError,
     ConfigError,
     MediaError,
+    complain,
 )
-from avsync_cli.spec import DEFAULT_TOLERANCE, TOLERANCES
+from avsync_cli.spec import DEFAULT_TOLERANCE, TOLERANCES, parse_tolerance
 
 if TYPE_CHECKING:
     from avsync_cli.check import Engine, Progress
@@ -75,7 +77,7 @@ def check(
 
     Exit codes: 0 in sync, 1 out of sync, 2 usage, 3 undetermined, 4 media unreadable, 5 model unusable.
     """
-    from avsync_cli.check import load_engine, parse_tolerance
+    from avsync_cli.check import load_engine
     from avsync_cli.display import print_report
     from avsync_cli.report import gravest_exit_code
 
@@ -95,6 +97,9 @@ def check(
     raise typer.Exit(gravest_exit_code(codes))
 
 
+app.command()(scan)
+
+
 def _check_or_report(
     video: Path, audio: Path | None, limits: "Tolerance", engine: "Engine", progress: "Progress | None"
 ) -> "Report":
@@ -105,7 +110,7 @@ def _check_or_report(
     try:
         return check_file(video, audio=audio, tolerance=limits, engine=engine, progress=progress)
     except MediaError as error:
-        _complain(str(error))
+        complain(str(error))
         return error_report(str(video), error, limits)
 
 
@@ -123,11 +128,6 @@ def _progress_bar(video: Path, *, shown: bool) -> "Iterator[Progress | None]":
         yield lambda done_s, total_s: bar.update(task, completed=done_s, total=total_s)
 
 
-def _complain(text: str) -> None:
-    """One line on stderr."""
-    typer.echo(f"avsync: {' '.join(text.split())}", err=True)
-
-
 def main() -> None:
     """Run the command line; every way to end has its exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -136,10 +136,10 @@ def main() -> None:
     try:
         code = app(prog_name="avsync", standalone_mode=False)
     except AvsyncError as error:
-        _complain(str(error))
+        complain(str(error))
         code = error.exit_code
     except typer.TyperException as error:  # what Typer says of options and arguments
-        _complain(error.format_message())
+        complain(error.format_message())
         code = EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
@@ -148,7 +148,7 @@ def main() -> None:
         code = EXIT_INTERRUPTED
     except Exception as error:
         # Python would exit with 1, which means out of sync.
-        _complain(f"bug: {type(error).__name__}: {error} (set AVSYNC_TRACEBACK=1 for the details)")
+        complain(f"bug: {type(error).__name__}: {error} (set AVSYNC_TRACEBACK=1 for the details)")
         if os.environ.get("AVSYNC_TRACEBACK"):
             raise SystemExit(EXIT_BUG) from error
         code = EXIT_BUG

@@ -3,11 +3,15 @@
 AvsyncError
 ├── ConfigError   2   an option or a configuration that cannot be used
 ├── MediaError    4   a file that cannot be read, or that lacks sound or picture
-└── ModelError    5   a model that is missing, damaged or made for another contract
+├── ModelError    5   a model that is missing, damaged or made for another contract
+├── ScanError     6   a scan that cannot go on: its results cannot be written, its cluster is gone
+└── FileError         a file of a scan without an answer of its own (`batch.records`); it becomes a record
 
 Errors are raised at the library's border (`media`, `model`, `faces`) with one line that names the
 file and the reason. An undetermined answer is a result, not an error; a bug is neither.
 """
+
+import sys
 
 EXIT_IN_SYNC = 0
 EXIT_OUT_OF_SYNC = 1
@@ -15,6 +19,7 @@ EXIT_USAGE = 2
 EXIT_UNDETERMINED = 3
 EXIT_MEDIA = 4
 EXIT_MODEL = 5
+EXIT_SCAN = 6
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
@@ -41,3 +46,14 @@ class MediaError(AvsyncError):
 
 class ModelError(AvsyncError):
     exit_code = EXIT_MODEL
+
+
+class ScanError(AvsyncError):
+    """What was answered so far is safe; `--resume` goes on from there."""
+
+    exit_code = EXIT_SCAN
+
+
+def complain(text: str) -> None:
+    """One line on stderr."""
+    print(f"avsync: {' '.join(text.split())}", file=sys.stderr)

@@ -191,7 +191,18 @@ def load_student(folder: str | Path | None = None, *, threads: int = 1) -> Stude
             folder / entry["file"], threads=threads, inputs=inputs, sha256=entry["sha256"]
         )
     calibration = _read_calibration(folder, declared)
-    return Student(str(declared.get("name", folder.name)), sha256, calibration, layout, sessions)
+    return Student(_name_of(folder, declared), sha256, calibration, layout, sessions)
+
+
+def identify_student(folder: str | Path | None = None) -> tuple[str, str]:
+    """Name and SHA-256 of a student, the bundled one by default, without loading its graphs.
+
+    Raises ModelError where `load_student` would raise it for what `model.json` says.
+    """
+    folder = Path(folder) if folder is not None else DEFAULT_STUDENT
+    declared, sha256 = _read_contract(folder)
+    _refuse_mismatch(folder, declared)
+    return _name_of(folder, declared), sha256
 
 
 def open_session(
@@ -235,6 +246,10 @@ def _read_contract(folder: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(declared, dict) or not isinstance(declared.get("graphs"), dict):
         raise ModelError(f"{path}: does not describe a student")
     return declared, hashlib.sha256(data).hexdigest()
+
+
+def _name_of(folder: Path, declared: dict[str, Any]) -> str:
+    return str(declared.get("name", folder.name))
 
 
 def _refuse_mismatch(folder: Path, declared: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        return _EXIT_CODES[self.status]
+        return exit_code_of(self.status)
 
     def to_json(self) -> dict[str, Any]:
         """Schema 1 as plain JSON values, in the order of the documentation."""
@@ -130,6 +130,10 @@ def error_report(file: str, error: MediaError, tolerance: Tolerance) -> Report:
         message=str(error),
         limits_ms=(tolerance.latest_ms, tolerance.earliest_ms),
     )
+
+
+def exit_code_of(status: Status) -> int:
+    return _EXIT_CODES[status]
 
 
 def gravest_exit_code(codes: Iterable[int]) -> int:

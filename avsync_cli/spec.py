@@ -4,9 +4,12 @@ The rates and windows are those of VocaLiST and MTDVocaLiST (arXiv:2210.15563), 
 of ours is a window of theirs: 5 video frames at 25 fps against 0.2 s of sound at 16 kHz.
 """
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
+
+from avsync_cli.errors import ConfigError
 
 # --- clock -------------------------------------------------------------------------------------
 VIDEO_FPS = 25  # frames per second of the grid that every video is resampled to
@@ -85,3 +88,19 @@ TOLERANCES = MappingProxyType(
     }
 )
 DEFAULT_TOLERANCE = "itu-detect"
+
+
+def parse_tolerance(value: str | Tolerance) -> Tolerance:
+    """A preset's name or "LATEST,EARLIEST" in ms, such as "-125,45". Raises ConfigError."""
+    if isinstance(value, Tolerance):
+        return value
+    if value in TOLERANCES:
+        return TOLERANCES[value]
+    try:
+        latest, earliest = (float(part) for part in value.split(","))
+    except ValueError:
+        names = ", ".join(TOLERANCES)
+        raise ConfigError(f"tolerance {value!r}: neither one of {names} nor LATEST,EARLIEST in ms") from None
+    if not -math.inf < latest < 0 < earliest < math.inf:
+        raise ConfigError(f"tolerance {value!r}: LATEST must be below 0 and EARLIEST above it, both finite")
+    return Tolerance(latest, earliest)

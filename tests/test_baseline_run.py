@@ -1,11 +1,15 @@
 """Runs of the baselines: exact when resumed, judged by what they say, better than chance after a while."""
 
 import csv
+import inspect
+import signal
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from colour_cache import make_colour_cache
 from synthetic_cache import make_cache
 
 from avsync_cli.errors import ConfigError
@@ -15,9 +19,14 @@ from training.baseline_recipe import BaselineConfig, baseline_net, load_baseline
 from training.baselines import two_stream_encoders
 from training.clips import load_clips
 from training.config import AugmentConfig, as_table, from_table
+from training.evaluate import evaluate
 from training.journal import provenance_of
+from training.pairs import fixed_pairs
 from training.recipe import PairsConfig, RecipeOptimiser, ValidationConfig
+from training.shards import write_shards
+from training.sources import open_source
 from training.validate import score_clip
+from training.vocalist import Reach
 
 METHODS = ("contrastive", "multi-way")
 
@@ -70,11 +79,66 @@ def test_a_resumed_run_equals_an_uninterrupted_one(cache, tmp_path, method):
         train(replace(config, seed=7), tmp_path / "cut", resume=True)
 
 
+def test_a_signal_after_the_last_save_loses_nothing(cache, tmp_path):
+    """It comes when the first step is done and saved or not, as the loop asks whether to go on."""
+    lines, first = inspect.getsourcelines(train)
+    [asks] = [first + row for row, line in enumerate(lines) if "while step < last" in line]
+    visits = []
+
+    def watch(frame, event, _):
+        if frame.f_code is not train.__code__:
+            return None
+        if event == "line" and frame.f_lineno == asks:
+            visits.append(frame.f_locals["step"])
+            if visits == [0, 1]:
+                signal.raise_signal(signal.SIGTERM)
+        return watch
+
+    sys.settrace(watch)
+    try:
+        assert not train(small_config(cache, "contrastive"), tmp_path)
+    finally:
+        sys.settrace(None)
+    assert visits == [0, 1]
+    assert load_baseline(tmp_path / "last.pt").step == 1
+    assert train(small_config(cache, "contrastive"), tmp_path, resume=True)
+    assert [row[0] for row in losses(tmp_path)] == ["1", "2", "3", "4"]
+
+
+def test_colour_is_trained_on_and_evaluated(tmp_path):
+    colour = make_colour_cache(tmp_path / "cache", clips=6)
+    assert train(replace(small_config(colour, "contrastive"), max_steps=1), tmp_path / "run")
+    asked = {"corpus": None, "split": "val", "jobs": 1, "max_frames": 8, "clips": 1}
+    result = evaluate(tmp_path / "run" / "best.pt", ["protocol"], cache=colour, **asked)
+    assert result["protocol"][0]["clips"] == 1
+    assert result["network"] == "two-stream-small"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shards_are_trained_on_and_resumed_too(cache, tmp_path, method):
+    write_shards(cache, tmp_path / "shards", clips_per_shard=4)
+    data = PairsConfig(batch=2, epochs=2)
+    config = replace(small_config(tmp_path / "shards", method), data=data, checkpoint_every=1)
+    assert train(config, tmp_path / "whole")
+    rows = losses(tmp_path / "whole")
+    assert [row[1] for row in rows] == ["0", "0", "0", "1", "1", "1"]  # six clips, each once an epoch
+    trainer, origin = make_trainer(config), provenance_of(tmp_path / "shards")
+    for step in range(4):
+        take_step(trainer, step)
+    rest = {"optimiser": trainer.optimiser.state_dict(), "best": 0.0}
+    (tmp_path / "cut").mkdir()
+    save_baseline(tmp_path / "cut" / "last.pt", snapshot(trainer, 4, rest, origin))
+    assert train(config, tmp_path / "cut", resume=True)
+    assert losses(tmp_path / "cut") == rows[4:]
+
+
 def test_f1_is_that_of_pairs_nearer_than_half_the_margin(cache):
     trainer = make_trainer(replace(small_config(cache, "contrastive"), margin=4.9))
     trainer.net.eval()
     hits = misses = alarms = 0
-    for clip, pair in trainer.val_pairs:
+    source = open_source(cache, split="val", min_windows=2)
+    pairs = list(fixed_pairs(source, 10, seed=0, reach=Reach(), negatives=15))
+    for clip, pair in pairs:
         row = pair.video_tick - clip.first_tick
         with torch.no_grad():
             video = trainer.net.encode_video(torch.from_numpy(clip.crops[None, row : row + 5]))
@@ -86,7 +150,7 @@ def test_f1_is_that_of_pairs_nearer_than_half_the_margin(cache):
         alarms += is_near and not pair.in_sync
         misses += pair.in_sync and not is_near
     figures = validate(trainer)
-    assert 0 < hits + misses < len(trainer.val_pairs) == 10
+    assert 0 < hits + misses < len(pairs) == 10
     assert figures["f1"] == pytest.approx(2 * hits / max(1, 2 * hits + alarms + misses))
     assert figures["accuracy"] == pytest.approx(1 - (alarms + misses) / 10)
     assert validate(trainer) == figures
@@ -138,10 +202,15 @@ def test_the_protocol_s_scores_are_the_distances(cache, tmp_path):
         ({"data": PairsConfig(augment=AugmentConfig())}, "has no use for 'augment'"),
         ({"optimiser": RecipeOptimiser(ema=0.9)}, "has no use for 'ema'"),
         ({"validation": ValidationConfig(observe=("MTD",))}, "has no use for 'observe'"),
+        ({"max_steps": 0}, "max_steps is 1 or more"),
+        ({"seed": -1}, "seed is 0 or more"),
+        ({"threads": 0}, "threads is 1 or more"),
+        ({"candidates": 1, "method": "multi-way"}, "candidates is 2 or more"),
+        ({"margin": 0.0}, "margin is more than 0"),
         ({"network": "vocalist"}, "network 'vocalist' is not one of two-stream"),
     ],
 )
-def test_what_a_baseline_has_no_use_for_is_refused(changes, words):
+def test_what_a_baseline_has_no_use_for_or_cannot_be_is_refused(changes, words):
     with pytest.raises(ConfigError, match=words):
         BaselineConfig(**({"name": "x", "cache": "cache", "method": "contrastive"} | changes))
 
@@ -149,5 +218,5 @@ def test_what_a_baseline_has_no_use_for_is_refused(changes, words):
 def test_too_many_candidates_are_refused_and_tables_survive(cache):
     config = small_config(cache, "multi-way")
     assert from_table(BaselineConfig, as_table(config), where="test") == config
-    with pytest.raises(ConfigError, match="candidates: no clip has 50 windows"):
+    with pytest.raises(ConfigError, match="no clip of the split 'train' has 50 windows"):
         make_trainer(replace(config, candidates=50))

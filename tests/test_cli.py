@@ -197,7 +197,7 @@ def test_ctrl_c_is_130(tmp_path, handmade):
     time.sleep(2)
     assert process.poll() is None, "still searching for a face that is not there"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)  # a busy machine is slow to end, too
     assert process.returncode == 130
     assert "Traceback" not in errors
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from avsync_cli.errors import ConfigError
-from training.compare import compare
+from training.compare import compare, rows_of_bars, rows_of_sizes, runs_of_ratios
 from training.plots import plot_bars, plot_ratios, plot_sizes
 from training.published import PUBLISHED
 from training.runs import find_folders, gather_rows, read_run
@@ -22,7 +22,8 @@ NAMES = ("5", "7", "9", "11", "13", "15", "clip")
 def write_run(folder, *, label="MTD", seed=1, k5=60.0, parameters=13_281_000, steps=800, observed=(), **more):
     """A run folder as training and `evaluate` leave it; K=7 and on are one percent more each."""
     folder.mkdir(parents=True)
-    config = {"name": more.get("name", folder.name), "experiment": "Table 1", "label": label, "seed": seed}
+    experiment = more.get("experiment", "Table 1")
+    config = {"name": more.get("name", folder.name), "experiment": experiment, "label": label, "seed": seed}
     percent = {name: k5 + place for place, name in enumerate(NAMES)}
     groups = [
         {"group": "all", "clips": 157, "percent": percent},
@@ -138,6 +139,38 @@ def test_bars_are_as_high_as_the_rows_and_named_apart(tmp_path):
     (panel,) = plot_bars(rows).figure.axes
     assert [bar.get_height() for bar in panel.patches] == [41, 43, 47]
     assert [tick.get_text() for tick in panel.get_xticklabels()] == ["BCE (Table 1)", "BCE (Table 2)", "F4"]
+
+
+def test_each_plot_shows_its_own_experiment(tmp_path):
+    watched = [(100, (3.0, 2.0, 8.0)), (200, (4.0, 1.0, 8.0))]
+    named = [
+        ("Table 1", "BCE"),
+        ("Table 1", "MTD"),
+        ("Table 2", "BCE"),
+        ("Fig. 2", "VocaLiST"),
+        ("Fig. 2", "SyncNet"),
+        ("Fig. 3", "F4"),
+        ("Fig. 3", "UW-25D"),
+        ("Fig. 4", "MTD"),
+    ]
+    runs = read_all(
+        *(
+            write_run(tmp_path / str(place), experiment=experiment, label=label, observed=watched)
+            for place, (experiment, label) in enumerate(named)
+        )
+    )
+
+    def names(members):
+        return [(member.experiment, member.label) for member in members]
+
+    rows = gather_rows(runs)
+    assert names(rows_of_sizes(rows)) == [named[3], named[4], named[1]]
+    assert names(rows_of_bars(rows)) == [named[0], named[5], named[6]]
+    assert names(runs_of_ratios(runs)) == [named[7]]
+    # Without rows of its own, or with one alone, a plot shows all.
+    assert rows_of_bars(rows[:5]) == rows[:5]
+    assert rows_of_sizes(rows[2:4]) == rows[2:4]
+    assert runs_of_ratios(runs[:7]) == runs[:7]
 
 
 def test_ratios_are_relative_to_the_highest(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -9,12 +10,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from recipes import COMPACT_DIMS, PUBLISHED, STUDENT, TEACHER, make_recipe
 from synthetic_cache import make_cache
+from typer.testing import CliRunner
 
 from avsync_cli.errors import ConfigError, ModelError
+from training.__main__ import app
 from training.config import as_table, from_table
 from training.distill import (
     BEST,
@@ -30,10 +34,14 @@ from training.distill import (
 )
 from training.evaluate import evaluate
 from training.networks import make_network
+from training.observe import validate, watched_losses
+from training.pairs import PairBatch
 from training.processes import Processes
 from training.recipe import NetworkConfig, Recipe
 from training.recipe_checkpoint import RecipeCheckpoint, load_recipe_checkpoint, save_recipe_checkpoint
-from training.steps import indices_of, take_step
+from training.relations import ALL_LAYERS, compare_layers
+from training.shards import write_shards
+from training.steps import behave, indices_of, take_step
 from training.vocalist import MTDVOCALIST, VocaList
 
 ROOT = Path(__file__).parents[1]
@@ -221,6 +229,86 @@ def test_students_of_one_seed_begin_alike_whatever_their_method(cache, teacher):
         assert torch.equal(value, hinted.student.state_dict()[key]), key
 
 
+def test_the_average_keeps_less_at_first(cache):
+    """A tenth after the first step, two elevenths after the second, and never more than `ema`."""
+    trainer = trainer_of(make_recipe(cache, optimiser={"ema": 0.15}))
+    students = [copy_of(trainer.student)]
+    for step in range(2):
+        take_step(trainer, step)
+        students.append(copy_of(trainer.student))
+    average = trainer.average.state_dict()
+    for key, value in average.items():
+        first, second, third = (student[key] for student in students)
+        if value.is_floating_point():
+            expected = 0.15 * (0.1 * first + 0.9 * second) + 0.85 * third
+            assert torch.allclose(value, expected, rtol=1e-5, atol=1e-7), key
+        else:
+            assert torch.equal(value, third), key
+    key = "video_encoder.trunk.picture.0.norm.running_mean"  # the norms' statistics are averaged too
+    assert not torch.equal(average[key], students[2][key])
+    warm = trainer_of(make_recipe(cache, optimiser={"ema": 0.9}))
+    students = [copy_of(warm.student)]
+    for step in range(2):
+        take_step(warm, step)
+        students.append(copy_of(warm.student))
+    first, second, third = (student["fc.weight"] for student in students)
+    expected = (2 / 11) * (0.1 * first + 0.9 * second) + (9 / 11) * third
+    assert torch.allclose(warm.average.state_dict()["fc.weight"], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_validation_is_that_of_all_pairs_at_once(cache, teacher):
+    """Of the averaged weights, over batches of 4 and 3, against numbers worked out from the 7 pairs."""
+    changes = {**MTD_RECIPE, "validation": MTD_RECIPE["validation"] | {"pairs": 7}}
+    recipe = make_recipe(cache, teacher=teacher, **changes)
+    trainer, batches = make_trainer(recipe, torch.device("cpu"), Processes())
+    for step in range(2):
+        take_step(trainer, step)
+    row = validate(trainer, batches)
+    assert [len(batch.labels) for batch in batches] == [4, 3]
+    parts = ([getattr(b, name) for b in batches] for name in ("frames", "lips", "mels", "labels"))
+    whole = PairBatch(*(torch.cat(part) for part in parts), batches[0].reach)
+    with torch.no_grad():
+        student = behave(trainer.average.eval(), whole)
+        teacher_s = behave(trainer.teacher, whole)
+        live = behave(trainer.student.eval(), whole)
+    assert not torch.allclose(live.logits, student.logits, rtol=1e-3)
+    chance, labels = student.logits.sigmoid().double(), whole.labels.double()
+    bce = -(labels * chance.log() + (1 - labels) * (1 - chance).log()).mean().item()
+    assert row["bce"] == pytest.approx(bce, rel=1e-4)
+    said = student.logits > 0
+    hits, wrong = (said & (whole.labels == 1)).sum().item(), (said != (whole.labels == 1)).sum().item()
+    assert row["accuracy"] == pytest.approx(1 - wrong / 7)
+    assert row["f1"] == pytest.approx(2 * hits / max(2 * hits + wrong, 1))
+
+    found = compare_layers(student, teacher_s, layers=ALL_LAYERS)
+    terms = [bce, *found.cad.tolist(), *found.vr.tolist()]
+    weights = trainer.method.weights.tolist()
+    assert max(abs(weight - 1) for weight in weights) > 1e-4
+    mtd = sum(term / (2 * w**2) + math.log(1 + w**2) for term, w in zip(terms, weights, strict=True))
+    assert row["observed/MTD"] == pytest.approx(mtd, rel=1e-4)
+    last = compare_layers(student, teacher_s, layers=("F4",))
+    last_mtd = bce + last.cad.item() + last.vr.item()
+    assert row["observed/Last-MTD"] == pytest.approx(last_mtd, rel=1e-4)
+
+    ours, theirs = (b.mem.output.double().numpy() for b in (student, teacher_s))
+    ours = np.concatenate([ours, np.ones((*ours.shape[:2], 1))], axis=2)
+    fitted, wanted = (tokens[0::2].reshape(-1, tokens.shape[2]) for tokens in (ours, theirs))
+    ridge = math.sqrt(1e-3 * np.square(fitted).sum(axis=0).mean()) * np.eye(fitted.shape[1])
+    nothing = np.zeros((fitted.shape[1], wanted.shape[1]))
+    weights = np.linalg.lstsq(np.concatenate([fitted, ridge]), np.concatenate([wanted, nothing]))[0]
+    hint = np.square(ours[1::2] @ weights - theirs[1::2]).mean()
+    assert row["observed/FitNets"] == pytest.approx(bce + hint, rel=1e-4)
+
+
+def test_watched_losses_are_where_the_training_is(cache, teacher):
+    recipe = make_recipe(cache, teacher=teacher, validation={"observe": ["MTD", "Last-MTD"]})
+    recipe = replace(recipe, method=replace(recipe.method, name="KD"))
+    elsewhere = replace(trainer_of(recipe), device=torch.device("meta"))
+    for name, loss in watched_losses(elsewhere).items():
+        devices = {tensor.device.type for tensor in (*loss.buffers(), *loss.parameters())}
+        assert devices == {"meta"}, name
+
+
 def test_micro_batches_share_a_step_without_overlap(cache):
     trainer = trainer_of(make_recipe(cache))
     for step in range(6):
@@ -335,12 +423,35 @@ def command_of(config, run, *options, processes=1):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
-@pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(cache, teacher, tmp_path):
-    recipe = make_recipe(cache, teacher=teacher, **MTD_RECIPE | {"data": {"micro_batches": 4}}, max_steps=3)
+def test_micro_batches_are_taken_from_the_command_line(cache, tmp_path):
+    recipe = make_recipe(cache, data={"micro_batches": 1}, max_steps=1)
     config = toml_of(recipe, tmp_path / "recipe.toml")
+    for command, options in (("distill", []), ("teacher", ["--seed", "3"])):
+        run = tmp_path / command
+        words = [command, str(config), "-o", str(run), "--micro-batches", "4", *options]
+        assert CliRunner().invoke(app, words).exit_code == 0
+        made_with = load_recipe_checkpoint(run / LAST).recipe
+        data = replace(recipe.data, micro_batches=4)
+        assert made_with == replace(recipe, data=data, seed=3 if options else 0)
+    refused = CliRunner().invoke(app, ["distill", str(config), "-o", "x", "--micro-batches", "3"])
+    assert isinstance(refused.exception, ConfigError)
+    for options in (["--micro-batches", "0"], ["--seed", "-1"]):
+        assert CliRunner().invoke(app, ["distill", str(config), "-o", "x", *options]).exit_code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["cache", "shards"])
+def test_two_processes_take_the_steps_of_one(cache, teacher, tmp_path, kind):
+    data, folder = {"micro_batches": 1}, cache
+    if kind == "shards":  # an epoch takes each of the 8 clips once
+        folder = tmp_path / "shards"
+        write_shards(make_cache(tmp_path / "cache", clips=12), folder, clips_per_shard=3)
+        data |= {"epoch_pairs": None, "epochs": 3}
+    recipe = make_recipe(folder, teacher=teacher, **MTD_RECIPE | {"data": data}, max_steps=3)
+    config = toml_of(recipe, tmp_path / "recipe.toml")
+    recipe = replace(recipe, data=replace(recipe.data, micro_batches=4))
     assert train(recipe, tmp_path / "one")
-    process = command_of(config, tmp_path / "two", processes=2)
+    process = command_of(config, tmp_path / "two", "--micro-batches", "4", processes=2)
     _, told = process.communicate(timeout=300)
     assert process.returncode == 0, told
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
@@ -353,7 +464,7 @@ def test_two_processes_take_the_steps_of_one(cache, teacher, tmp_path):
         # A key's bias does nothing to attention: its gradient is rounding, which Adam makes as large as any.
         if not key.endswith("in_proj_bias"):
             assert torch.allclose(twos[key].float(), value.float(), atol=1e-5), key
-    refused = command_of(config, tmp_path / "three", processes=3)
+    refused = command_of(config, tmp_path / "three", "--micro-batches", "4", processes=3)
     assert "cannot be shared by 3 processes" in refused.communicate(timeout=300)[1]
 
 

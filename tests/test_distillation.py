@@ -215,6 +215,26 @@ def test_each_weight_belongs_to_its_term(student: Behaviour, teacher: Behaviour,
     torch.testing.assert_close(method.weights.grad, torch.cat([loss.parts["bce"].view(1), *by_layer]))
 
 
+@pytest.mark.parametrize("weighting", ["AW-13D", "AW-25D"])
+def test_plain_weights_vanish_and_never_turn_a_loss_round(
+    student: Behaviour, teacher: Behaviour, weighting: str
+):
+    """Of losses that stay as they are; the gradient at the logits is BCE's times its weight."""
+    method = MTD(weighting)
+    optimiser = torch.optim.Adam(method.parameters(), lr=0.05)
+    [of_bce] = torch.autograd.grad(NMTD(())(student, teacher, LABELS).total, student.logits)
+    totals, shares = [], []
+    for _ in range(60):
+        loss = method(student, teacher, LABELS)
+        at_logits, method.weights.grad = torch.autograd.grad(loss.total, (student.logits, method.weights))
+        optimiser.step()
+        totals.append(loss.total.item())
+        shares.append((at_logits @ of_bce / of_bce.square().sum()).item())
+    assert shares[0] == pytest.approx(1)
+    assert min(shares) == shares[-1] == 0
+    assert min(totals) == totals[-1] == 0
+
+
 def test_weights_set_by_hand(student: Behaviour, teacher: Behaviour):
     method = NMTD(["AV2", "F4"], bce=0.5, cad=[2.0, 3.0], vr=[0.0, 4.0])
     loss = method(student, teacher, LABELS)

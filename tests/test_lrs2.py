@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import cv2
@@ -115,6 +116,49 @@ def test_lists_that_cannot_be_used_are_refused(released, tmp_path):
         read("clips.txt", "")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_lists(released, [tmp_path / "train.txt"])
+
+
+def test_one_file_is_not_taken_for_the_clips_of_two_folders(tmp_path):
+    (tmp_path / SPEAKER).mkdir()
+    (tmp_path / SPEAKER / "00001.mp4").write_bytes(b"one")
+    for name in ("pretrain.txt", "train.txt"):
+        (tmp_path / name).write_text(f"{SPEAKER}/00001\n")
+    lists = [Path("pretrain.txt"), Path("train.txt")]
+    with pytest.raises(ConfigError, match=r"train.txt, line 1: .* of main and pretrain would be one "):
+        read_lists(tmp_path, lists)
+    (tmp_path / "main" / SPEAKER).mkdir(parents=True)
+    (tmp_path / "main" / SPEAKER / "00001.mp4").write_bytes(b"another")
+    files = [task.entry.file for task in read_lists(tmp_path, lists)]
+    assert files == [f"{SPEAKER}/00001.mp4", f"main/{SPEAKER}/00001.mp4"]
+    # Two lists of one folder may share a clip.
+    (tmp_path / "train-more.txt").write_text(f"{SPEAKER}/00001\n")
+    assert len(read_lists(tmp_path, [Path("train.txt"), Path("train-more.txt")])) == 1
+
+
+def test_faces_that_were_cut_out_come_before_the_video(tmp_path):
+    for folder in ("main", "."):
+        (tmp_path / folder / SPEAKER).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / SPEAKER / "00001.mp4").write_bytes(b"")
+    (tmp_path / "val.txt").write_text(f"{SPEAKER}/00001\n")
+    for folder in (".", "main"):
+        faces = tmp_path / folder / SPEAKER / "00001"
+        faces.mkdir()
+        assert [task.path for task in read_lists(tmp_path, [Path("val.txt")])] == [faces]
+
+
+def test_a_bare_name_is_a_list_of_the_root(released, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("test.txt").write_text(f"{SPEAKER}/00009\n")
+    Path("val.txt").write_text(f"{SPEAKER}/00002\n")
+    (Path("lists")).mkdir()
+    Path("lists/train.txt").write_text(f"{SPEAKER}/00008\n")
+
+    def clips(name):
+        return [task.path.stem for task in read_lists(released, [Path(name)])]
+
+    assert clips("test.txt") == ["00001"]
+    assert clips("val.txt") == ["00002"]  # which the root has not
+    assert clips("lists/train.txt") == ["00008"]
 
 
 def test_the_release_becomes_a_cache_of_what_can_be_read(released, tmp_path):
@@ -233,3 +277,16 @@ def test_other_files_of_a_folder_do_not_count(prepared):
     folder = prepared / SPEAKER / "00007"
     (folder / "cover.jpg").write_bytes(b"nothing")
     assert read_face_folder(folder).first_tick == 2
+
+
+def test_numbers_of_faces_may_begin_with_zeros(prepared):
+    folder = prepared / SPEAKER / "00007"
+    expected = read_face_folder(folder)
+    for path in sorted(folder.glob("*.jpg")):
+        path.rename(folder / f"{int(path.stem):05d}.jpg")
+    found = read_face_folder(folder)
+    assert found.first_tick == expected.first_tick
+    np.testing.assert_array_equal(found.crops, expected.crops)
+    (folder / "7.jpg").write_bytes((folder / "00007.jpg").read_bytes())
+    with pytest.raises(ValueError, match=r"00007.jpg and 7.jpg are the same frame"):
+        read_face_folder(folder)

@@ -10,14 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from noise_clips import made_clip
 from scipy.signal import lfilter
+from scipy.stats import chi2_contingency, chisquare
 
 from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack, mel_track
 from avsync_cli.sound import Sound
 from avsync_cli.timing import mel_step_at
 from training.clips import LoadedClip
-from training.pairs import ClipPairs, Pair, cut_pairs, fixed_batches, make_drawable, window_rms
+from training.pairs import (
+    ClipPairs,
+    Pair,
+    cut_pairs,
+    fixed_batches,
+    fixed_pairs,
+    make_drawable,
+    window_rms,
+)
 from training.recipe import PairsConfig
+from training.shards import epoch_order
 from training.sources import MemorySource
 from training.vocalist import Reach
 
@@ -82,19 +92,57 @@ def test_every_window_that_is_drawn_has_something_to_be_paired_with(negatives):
     level = np.random.default_rng(2).choice([0.001, 0.001, 0.1], 60).repeat(2)
     clip = made_clip(120, 120, level=level)
     drawable = make_drawable(clip, reach=NONE, negatives=negatives)
-    usable = [tick for tick in range(116) if len(drawable.others(tick))]
-    assert drawable.video_ticks.tolist() == usable
-    assert len(usable) < 116 or negatives in (15, "clip")
-
-
-def test_both_labels_are_drawn_at_every_window_with_equal_chance():
-    # A label that depended on the place in the clip could be told from the place.
-    drawable = make_drawable(made_clip(9, 9), reach=NONE, negatives=15)
+    partners = [len(drawable.others(tick)) for tick in range(116)]
+    assert drawable.partners.tolist() == partners
+    assert 0 not in partners or negatives in (1, 4)
     rng = np.random.default_rng(0)
-    drawn = Counter((pair.video_tick, pair.in_sync) for pair in (drawable.draw(rng) for _ in range(10_000)))
-    assert set(drawn) == {(tick, label) for tick in range(5) for label in (True, False)}
-    for count in drawn.values():
-        assert count == pytest.approx(1000, abs=150)  # five standard deviations
+    assert all(partners[drawable.draw(rng).video_tick] for _ in range(200))
+
+
+PATCHY = np.where(np.arange(30) % 12 < 7, 0.001, 0.1)  # silent windows here and there
+
+
+@pytest.mark.parametrize("negatives", [3, "clip"])
+@pytest.mark.parametrize(
+    "clip",
+    [
+        made_clip(20, 60, first_tick=25),
+        made_clip(60, 20, sound_tick=7),
+        made_clip(30, 30),
+        made_clip(30, 30, level=PATCHY),
+    ],
+    ids=["face in the midst", "sound in the midst", "both", "both, patchy"],
+)
+def test_neither_picture_nor_sound_alone_tells_the_label(clip, negatives):
+    """Which tick the picture is from, or the sound, depends on the clip but not on whether they agree."""
+    drawable = make_drawable(clip, reach=NONE, negatives=negatives)
+    rng = np.random.default_rng(0)
+    pairs = [drawable.draw(rng) for _ in range(12_000)]
+    labels = [pair.in_sync for pair in pairs]
+    assert np.mean(labels) == pytest.approx(0.5, abs=0.025)  # five standard deviations
+    for name in ("video_tick", "audio_tick"):
+        ticks = [getattr(pair, name) for pair in pairs]
+        assert {*ticks} <= {*range(*clip.run)}
+        table = np.array([[ticks_of(pairs, name, label)[tick] for tick in {*ticks}] for label in (0, 1)])
+        assert chi2_contingency(table).pvalue > 1e-4, name
+
+
+def ticks_of(pairs, name, label):
+    return Counter(getattr(pair, name) for pair in pairs if pair.in_sync == label)
+
+
+def test_every_negative_that_is_allowed_is_as_likely_as_any_other():
+    level = np.where(np.arange(12) < 8, 0.001, 0.1)
+    drawable = make_drawable(made_clip(level=level, frames=12, sounds=12), reach=NONE, negatives=3)
+    is_loud = [tick + 5 > 8 for tick in range(8)]  # a window with a loud frame in it
+    allowed = [
+        (v, a) for v in range(8) for a in range(8) if 1 <= abs(v - a) <= 3 and (is_loud[v] or is_loud[a])
+    ]
+    rng = np.random.default_rng(0)
+    pairs = [drawable.draw(rng) for _ in range(10_000)]
+    drawn = Counter((pair.video_tick, pair.audio_tick) for pair in pairs if not pair.in_sync)
+    assert {*drawn} == {*allowed}
+    assert chisquare([drawn[pair] for pair in allowed]).pvalue > 1e-4
 
 
 def test_negatives_of_the_paper_lie_within_15_frames_and_of_the_code_anywhere():
@@ -109,11 +157,10 @@ def test_the_negative_of_a_silent_window_is_not_silent():
     level = np.where(np.arange(40) < 20, 0.001, 0.1)
     drawable = make_drawable(made_clip(level=level), reach=NONE, negatives=15)
     loud_from = 16  # the first window with a loud frame in it
-    silent = [tick for tick in drawable.video_ticks if tick < loud_from]
-    assert all(min(drawable.others(tick)) == loud_from for tick in silent)
+    assert all(min(drawable.others(tick)) == loud_from for tick in range(1, loud_from))
     assert min(drawable.others(20)) == 5  # the negative of a loud one may be silent
     # Window 0 has no loud one within 15 frames, so it is not drawn as a positive either.
-    assert drawable.video_ticks[0] == 1
+    assert drawable.partners[:2].tolist() == [0, 1]
     assert make_drawable(made_clip(level=0.001), reach=NONE, negatives=15) is None
 
 
@@ -170,6 +217,26 @@ def test_an_epoch_as_published_takes_a_pair_of_every_clip():
     orders = [[file for file, _ in drawn(source, epoch, range(7))] for epoch in range(5)]
     assert all(len(set(order)) == 7 for order in orders)
     assert len({tuple(order) for order in orders}) > 1
+
+
+def test_no_two_purposes_share_random_numbers(monkeypatch):
+    """Every stream's first number, whatever it is for: numpy takes (1, 2) and (1, 2, 0) for the same seed."""
+    seeds, make = set(), np.random.default_rng
+
+    def noting(seed):
+        seeds.add(seed)
+        return make(seed)
+
+    clips = [made_clip(name=str(number)) for number in range(3)]
+    monkeypatch.setattr(np.random, "default_rng", noting)
+    source = MemorySource(clips, "grey", "")
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        make_source(clips, seed=seed).pairs(epoch, range(3))
+        epoch_order([3], seed=seed, epoch=epoch, buffer=2)
+    list(fixed_pairs(source, 3, seed=0, reach=NONE, negatives=15))
+    assert len({len(seed) for seed in seeds}) > 1
+    firsts = [tuple(make(seed).integers(2**62, size=2)) for seed in seeds]
+    assert len({*firsts}) == len(seeds) > 15
 
 
 def test_domains_have_their_shares():

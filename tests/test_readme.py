@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ def app_of(words: list[str]) -> tuple[typer.Typer, list[str]] | None:
         from avsync_cli.cli import app
 
         return app, words[1:]
+    if words[0] == "torchrun":
+        return app_of(["python", *words[words.index("-m") :]])
     if words[:2] == ["python", "-m"]:
         from importlib import import_module
 
@@ -30,7 +34,7 @@ def app_of(words: list[str]) -> tuple[typer.Typer, list[str]] | None:
 def test_commands_and_options_exist(line):
     found = app_of(shlex.split(line))
     if found is None:
-        assert line.startswith(("pip install", "pytest", "python tests/")), (
+        assert line.startswith(("pip install", "pytest", "python tests/", "dask ")), (
             f"{line!r}: not known to this test"
         )
         return
@@ -40,6 +44,18 @@ def test_commands_and_options_exist(line):
     known = {option for parameter in command.params for option in parameter.opts}
     used = {word for word in given[1:] if word.startswith("-")}
     assert used <= known
+
+
+def test_several_processes_are_given_micro_batches_to_share():
+    """As `torchrun` would start them: the recipe, with the option, has a part for every process."""
+    from training.recipe import read_recipe
+
+    [words] = [shlex.split(line) for line in COMMANDS if line.startswith("torchrun")]
+    options = dict(pairwise(words))
+    processes, parts = int(options["--nproc-per-node"]), int(options["--micro-batches"])
+    data = read_recipe(ROOT / options["distill"]).data
+    assert data.micro_batches % processes  # it cannot be done without the option
+    assert replace(data, micro_batches=parts).micro_batches % processes == 0
 
 
 def test_both_commands_of_the_start_are_there():
@@ -64,3 +80,12 @@ def test_every_json_field_is_told():
 
     fields = Report("f", "error", "m", (-1, 1)).to_json()
     assert all(f"`{name}`" in README for name in fields)
+
+
+def test_every_field_and_reason_of_a_scan_is_told():
+    from typing import get_args
+
+    from avsync_cli.batch.records import FailureReason
+
+    assert all(f"| `{name}` |" in README for name in ("path", "size", "mtime"))
+    assert all(f"`{reason}`" in README for reason in get_args(FailureReason))

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 _SMOKE = "Whether it runs, not what it learns: two steps of tiny networks, from nothing."
 
+_MicroBatches = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Parts of a step's pairs, in place of the recipe's: less memory, or shares of processes."
+    ),
+]
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
@@ -105,7 +112,8 @@ def teacher(
         Path | None, typer.Option(help="Weights to start from, in place of the recipe's.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed, in place of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the recipe's.")] = None,
+    micro_batches: _MicroBatches = None,
     smoke: Annotated[bool, typer.Option("--smoke", help=_SMOKE)] = False,
 ) -> None:
     """Train a network on pairs that are in sync or not, without a teacher."""
@@ -114,7 +122,8 @@ def teacher(
     recipe = read_recipe(config)
     if recipe.teacher is not None or recipe.method.name != "BCE":
         raise ConfigError(f"{config}: has a teacher; run it with distill")
-    _train(recipe, output, cache=cache, teacher=None, start=start, resume=resume, seed=seed, smoke=smoke)
+    recipe = _with_options(recipe, seed=seed, micro_batches=micro_batches, smoke=smoke)
+    _train(recipe, output, cache=cache, teacher=None, start=start, resume=resume)
 
 
 @app.command()
@@ -129,14 +138,26 @@ def distill(
         Path | None, typer.Option(help="Weights to start from, in place of the recipe's.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed, in place of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the recipe's.")] = None,
+    micro_batches: _MicroBatches = None,
     smoke: Annotated[bool, typer.Option("--smoke", help=_SMOKE)] = False,
 ) -> None:
     """Train a student by a recipe of any method, from a teacher where the method has one."""
     from training.recipe import read_recipe
 
     recipe = read_recipe(config)
-    _train(recipe, output, cache=cache, teacher=teacher, start=start, resume=resume, seed=seed, smoke=smoke)
+    recipe = _with_options(recipe, seed=seed, micro_batches=micro_batches, smoke=smoke)
+    _train(recipe, output, cache=cache, teacher=teacher, start=start, resume=resume)
+
+
+def _with_options(recipe: "Recipe", *, seed: int | None, micro_batches: int | None, smoke: bool) -> "Recipe":
+    from training.smoke import shrink_recipe
+
+    if micro_batches is not None:
+        recipe = replace(recipe, data=replace(recipe.data, micro_batches=micro_batches))
+    if seed is not None:
+        recipe = replace(recipe, seed=seed)
+    return shrink_recipe(recipe) if smoke else recipe
 
 
 def _train(
@@ -147,18 +168,11 @@ def _train(
     teacher: Path | None,
     start: Path | None,
     resume: bool,
-    seed: int | None,
-    smoke: bool,
 ) -> None:
     from training.distill import train, with_files
-    from training.smoke import shrink_recipe
 
     if resume and start is not None:
         raise ConfigError("--start: a run that is resumed has its weights")
-    if smoke:
-        recipe = shrink_recipe(recipe)
-    if seed is not None:
-        recipe = replace(recipe, seed=seed)
     if not train(with_files(recipe, cache=cache, teacher=teacher, start=start), output, resume=resume):
         raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -169,7 +183,7 @@ def baseline(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],
     cache: Annotated[Path | None, typer.Option(help="Cache folder, in place of the config's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed, in place of the config's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the config's.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help=_SMOKE)] = False,
 ) -> None:
     """Train a two-stream network as SyncNet or as Perfect Match."""
@@ -232,6 +246,34 @@ def evaluate(
 
 
 @app.command()
+def reproduce(
+    root: Annotated[Path, typer.Argument(help="LRS2's folder, with pretrain.txt, val.txt and test.txt.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for data, runs and comparison.")],
+    vocalist: Annotated[
+        Path | None, typer.Option(help="The authors' VocaLiST weights, for the teacher to start from.")
+    ] = None,
+    experiments: Annotated[
+        str, typer.Option(help="Which of the paper's experiments to run.")
+    ] = "table1,table2,fig2,fig3,fig4",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    smoke: Annotated[bool, typer.Option("--smoke", help=_SMOKE)] = False,
+) -> None:
+    """Run the paper's experiments from end to end; run it again to go on where it was stopped."""
+    from training.reproduce import EXPERIMENTS
+    from training.reproduce import reproduce as run
+
+    names = experiments.split(",")
+    unknown = set(names) - set(EXPERIMENTS)
+    if unknown:
+        raise ConfigError(f"experiment {sorted(unknown)[0]!r}: not one of {', '.join(EXPERIMENTS)}")
+    command = shlex.join(["python", "-m", "training", *sys.argv[1:]])
+    text = run(root, output, experiments=names, vocalist=vocalist, jobs=jobs, command=command, smoke=smoke)
+    if text is None:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    typer.echo(text)
+
+
+@app.command()
 def compare(
     paths: Annotated[
         list[Path],
@@ -260,7 +302,7 @@ def compare(
 def calibrate(
     student: Annotated[Path, typer.Option(help="Folder of an exported student; its model.json is changed.")],
     cache: Annotated[Path, typer.Option(help="Cache folder.")],
-    seed: Annotated[int, typer.Option(help="Draws the stretches and moves.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the stretches and moves.")] = 0,
 ) -> None:
     """Fit confidence, refusal and uncertainty of a student on the validation clips."""
     from training.calibrate import calibrate as run

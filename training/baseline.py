@@ -4,11 +4,12 @@ A run leaves the folder that a recipe leaves, so that `evaluate` and `compare` t
 depend on (seed, epoch, index) alone. B: windows; C: clips; N: candidates.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,20 +28,21 @@ from training.baseline_recipe import (
     save_baseline,
 )
 from training.baselines import TWO_STREAM_DIMS, TwoStream, contrastive_loss, multiway_loss, pair_distances
-from training.clips import LoadedClip, load_clips
+from training.clips import LoadedClip
 from training.config import as_table
 from training.distill import Folder
 from training.journal import Table, provenance_of, stop_requests
 from training.optimise import learning_rate, parameter_groups
-from training.pairs import ClipPairs, Pair, cut_pairs
-from training.processes import pick_device
+from training.pairs import ClipPairs, Pair, PairBatch, cut_pairs, fixed_pairs
+from training.processes import Processes, pick_device
 from training.progress import Progress
+from training.sources import MemorySource, open_source
+from training.steps import PairSource
+from training.streams import StreamedPairs
 from training.vocalist import Reach
 
 LOG_COLUMNS = ("step", "epoch", "total", "rate", "norm", "seconds")
 VAL_COLUMNS = ("step", "epoch", "f1", "accuracy", "loss")
-
-_VALIDATION_PAIRS = 128  # at a time
 
 ClipPair = tuple[LoadedClip, Pair]
 
@@ -50,8 +52,8 @@ class BaselineTrainer:
     """What changes from step to step, and what it is made from."""
 
     config: BaselineConfig
-    source: ClipPairs
-    val_pairs: list[ClipPair]
+    source: PairSource
+    val_batches: list[PairBatch]
     net: TwoStream
     optimiser: torch.optim.Optimizer
     device: torch.device
@@ -105,10 +107,10 @@ def train(config: BaselineConfig, run: Path, *, resume: bool = False) -> bool:
                 if criterion(figures) > best:
                     best = criterion(figures)
                     save_baseline(run / "best.pt", snapshot(trainer, step, {}, origin))
-            if step % config.checkpoint_every == 0 or step == last or stop:
-                rest = {"optimiser": trainer.optimiser.state_dict(), "best": best}
-                save_baseline(run / "last.pt", snapshot(trainer, step, rest, origin))
-        if stop:
+            if step % config.checkpoint_every == 0 or step == last:
+                save_baseline(run / "last.pt", snapshot(trainer, step, to_go_on(trainer, best), origin))
+        if step < last:
+            save_baseline(run / "last.pt", snapshot(trainer, step, to_go_on(trainer, best), origin))
             progress.note(f"stopped after step {step}; --resume goes on from there")
     return step >= last
 
@@ -129,38 +131,46 @@ def open_tables(run: Path, step: int) -> Iterator[Folder]:
 
 def make_trainer(config: BaselineConfig) -> BaselineTrainer:
     """A trainer before its first step. Raises ConfigError."""
-    cache = Path(config.cache)
     torch.manual_seed(config.seed)
     device = pick_device(config.device)
     net = TwoStream(TWO_STREAM_DIMS[config.network]).to(device)
     kind = torch.optim.Adam if config.optimiser.name == "adam" else torch.optim.AdamW
     optimiser = kind(parameter_groups(net.parameters(), weight_decay=config.optimiser.weight_decay), lr=0.0)
-    train_clips = long_enough(load_clips(cache, split="train"), config)
-    source = ClipPairs(train_clips, config.data, seed=config.seed, reach=Reach())
-    trainer = BaselineTrainer(config, source, validation_pairs(config), net, optimiser, device)
+    source = open_pairs(config)
+    trainer = BaselineTrainer(config, source, validation_batches(config), net, optimiser, device)
     if not trainer.steps_per_epoch:
         raise ConfigError(f"data: an epoch of {source.epoch_pairs} does not fill a batch")
     return trainer
 
 
-def validation_pairs(config: BaselineConfig) -> list[ClipPair]:
-    """Pairs to validate on, the same at every validation, of clips as the protocol measures them."""
-    clips = [clip for clip in load_clips(Path(config.cache), split="val") if not clip.entry.machine_made]
-    count = config.validation.pairs
-    data = replace(config.data, epoch_pairs=count, domains={})
-    source = ClipPairs(long_enough(clips, config), data, seed=config.validation.seed, reach=Reach())
-    return source.pairs(0, range(count))
+def open_pairs(config: BaselineConfig) -> PairSource:
+    """The pairs to train on, from a cache in memory or from shards. Raises ConfigError."""
+    source = open_source(Path(config.cache), split="train", min_windows=windows_needed(config))
+    if isinstance(source, MemorySource):
+        return ClipPairs(source.clips, config.data, seed=config.seed, reach=Reach())
+    return StreamedPairs(source, config.data, seed=config.seed, reach=Reach(), processes=Processes())
 
 
-def long_enough(clips: list[LoadedClip], config: BaselineConfig) -> list[LoadedClip]:
-    """The clips that have as many windows as a choice has candidates. Raises ConfigError."""
-    if config.method == "contrastive":
-        return clips
-    count = config.candidates or DEFAULT_CANDIDATES
-    kept = [clip for clip in clips if clip.run[1] - clip.run[0] >= count]
-    if not kept:
-        raise ConfigError(f"candidates: no clip has {count} windows")
-    return kept
+def validation_batches(config: BaselineConfig) -> list[PairBatch]:
+    """Windows to validate on, the same at every validation. Raises ConfigError."""
+    source = open_source(Path(config.cache), split="val", min_windows=windows_needed(config))
+    fixed = config.validation
+    pairs = fixed_pairs(source, fixed.pairs, seed=fixed.seed, reach=Reach(), negatives=config.data.negatives)
+    batches = []
+    while part := list(itertools.islice(pairs, config.data.batch)):
+        batches.append(cut_windows(config, part))
+    if not batches:
+        raise ConfigError("no clip to validate on is loud enough to draw pairs from")
+    return batches
+
+
+def windows_needed(config: BaselineConfig) -> int:
+    """How many windows a clip must have: one more than a negative needs, or all candidates."""
+    return 2 if config.method == "contrastive" else candidates_of(config)
+
+
+def candidates_of(config: BaselineConfig) -> int:
+    return config.candidates or DEFAULT_CANDIDATES
 
 
 def validate_every(trainer: BaselineTrainer) -> int:
@@ -179,7 +189,8 @@ def take_step(trainer: BaselineTrainer, step: int) -> dict[str, float]:
     epoch, place = divmod(step, trainer.steps_per_epoch)
     first = place * config.data.batch
     trainer.net.train()
-    loss = compute(trainer, trainer.source.pairs(epoch, range(first, first + config.data.batch))).loss
+    pairs = trainer.source.pairs(epoch, range(first, first + config.data.batch))
+    loss = compute(trainer, cut_windows(config, pairs)).loss
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     norm = float(nn.utils.clip_grad_norm_(trainer.net.parameters(), config.optimiser.clip_norm or math.inf))
@@ -192,21 +203,12 @@ def take_step(trainer: BaselineTrainer, step: int) -> dict[str, float]:
     return {"epoch": epoch, "total": loss.item()} | about
 
 
-def compute(trainer: BaselineTrainer, pairs: Sequence[ClipPair]) -> Outcome:
-    """The loss of drawn pairs, and of each decision in it what the network says and what is true."""
-    config = trainer.config
-    if config.method == "contrastive":
-        margin = config.margin or DEFAULT_MARGIN
-        video, audio, labels = embed(trainer, pairs)
-        said = pair_distances(video, audio) < margin / 2
-        return Outcome(contrastive_loss(video, audio, labels, margin=margin), said, labels > 0)
-    count = config.candidates or DEFAULT_CANDIDATES
-    windows = [window for clip, pair in pairs for window in run_around(clip, pair.video_tick, count)]
-    video, audio, _ = embed(trainer, windows)
-    video, audio = video.unflatten(0, (-1, count)), audio.unflatten(0, (-1, count))  # [C, N, D]
-    nearest = pair_distances(video.unsqueeze(2), audio.unsqueeze(1)).argmin(dim=2)  # [C, N]
-    said = nearest == torch.arange(count, device=nearest.device)
-    return Outcome(multiway_loss(video, audio), said.flatten(), torch.ones_like(said).flatten())
+def cut_windows(config: BaselineConfig, pairs: Sequence[ClipPair]) -> PairBatch:
+    """The windows of drawn pairs, or for "multi-way" those of the runs around them, C * N."""
+    if config.method == "multi-way":
+        count = candidates_of(config)
+        pairs = [window for clip, pair in pairs for window in run_around(clip, pair.video_tick, count)]
+    return cut_pairs(pairs, Reach())
 
 
 def run_around(clip: LoadedClip, tick: int, count: int) -> list[ClipPair]:
@@ -216,24 +218,29 @@ def run_around(clip: LoadedClip, tick: int, count: int) -> list[ClipPair]:
     return [(clip, Pair(place, place)) for place in range(start, start + count)]
 
 
-def embed(trainer: BaselineTrainer, pairs: Sequence[ClipPair]) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings [B, D] of the pairs' pictures and sounds, and their labels [B]."""
-    batch = cut_pairs(pairs, Reach()).to(trainer.device)
-    return trainer.net.encode_video(batch.frames), trainer.net.encode_audio(batch.mels), batch.labels
+def compute(trainer: BaselineTrainer, batch: PairBatch) -> Outcome:
+    """The loss of a batch, and of each decision in it what the network says and what is true."""
+    config, batch = trainer.config, batch.to(trainer.device)
+    video, audio = trainer.net.encode_video(batch.frames), trainer.net.encode_audio(batch.mels)
+    if config.method == "contrastive":
+        margin = config.margin or DEFAULT_MARGIN
+        said = pair_distances(video, audio) < margin / 2
+        return Outcome(contrastive_loss(video, audio, batch.labels, margin=margin), said, batch.labels > 0)
+    count = candidates_of(config)
+    video, audio = video.unflatten(0, (-1, count)), audio.unflatten(0, (-1, count))  # [C, N, D]
+    nearest = pair_distances(video.unsqueeze(2), audio.unsqueeze(1)).argmin(dim=2)  # [C, N]
+    said = nearest == torch.arange(count, device=nearest.device)
+    return Outcome(multiway_loss(video, audio), said.flatten(), torch.ones_like(said).flatten())
 
 
 @torch.no_grad()
 def validate(trainer: BaselineTrainer) -> dict[str, float]:
-    """Mean loss and accuracy on the fixed pairs; for "contrastive" also the F1 of what is in sync."""
+    """Mean loss and accuracy on the fixed windows; for "contrastive" also the F1 of what is in sync."""
     trainer.net.eval()
-    parts = [
-        trainer.val_pairs[first : first + _VALIDATION_PAIRS]
-        for first in range(0, len(trainer.val_pairs), _VALIDATION_PAIRS)
-    ]
-    outcomes = [compute(trainer, part) for part in parts]
+    outcomes = [compute(trainer, batch) for batch in trainer.val_batches]
     said, truth = (torch.cat([getattr(o, name) for o in outcomes]) for name in ("said", "truth"))
-    total = sum(len(part) * o.loss.item() for part, o in zip(parts, outcomes, strict=True))
-    figures = {"accuracy": (said == truth).float().mean().item(), "loss": total / len(trainer.val_pairs)}
+    total = sum(len(outcome.said) * outcome.loss.item() for outcome in outcomes)
+    figures = {"accuracy": (said == truth).float().mean().item(), "loss": total / len(said)}
     if trainer.config.method == "contrastive":
         hits, wrong = int((said & truth).sum()), int((said != truth).sum())
         figures["f1"] = 2 * hits / max(2 * hits + wrong, 1)
@@ -243,6 +250,11 @@ def validate(trainer: BaselineTrainer) -> dict[str, float]:
 def criterion(figures: dict[str, float]) -> float:
     """What the best weights are chosen by: F1 where pairs are told apart, else how many sounds are found."""
     return figures.get("f1", figures["accuracy"])
+
+
+def to_go_on(trainer: BaselineTrainer, best: float) -> dict[str, Any]:
+    """What a checkpoint holds beside the network for a run to go on from."""
+    return {"optimiser": trainer.optimiser.state_dict(), "best": best}
 
 
 def snapshot(

@@ -1,6 +1,5 @@
 """What a baseline's TOML says, and the checkpoints of its runs; an unknown or unused key is an error."""
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +7,7 @@ from typing import Any, Literal
 from avsync_cli.errors import ConfigError, ModelError
 from training.baselines import TWO_STREAM, TWO_STREAM_DIMS, TwoStream
 from training.checkpoint import write_whole
-from training.config import as_table, from_table
+from training.config import as_table, from_table, read_toml, require_least, require_positive
 from training.recipe import PairsConfig, RecipeOptimiser, ValidationConfig
 from training.vocalist import read_weights_file
 
@@ -48,8 +47,11 @@ class BaselineConfig:
     def __post_init__(self) -> None:
         if self.network not in TWO_STREAM_DIMS:
             raise ConfigError(f"network {self.network!r} is not one of {', '.join(TWO_STREAM_DIMS)}")
-        if min(self.log_every, self.checkpoint_every) < 1:
-            raise ConfigError("log_every and checkpoint_every are 1 or more")
+        require_least(0, seed=self.seed)
+        require_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+        require_least(1, threads=self.threads, max_steps=self.max_steps)
+        require_least(2, candidates=self.candidates)
+        require_positive(margin=self.margin)
         unused = {
             "margin": self.margin is not None and self.method != "contrastive",
             "candidates": self.candidates is not None and self.method != "multi-way",
@@ -78,11 +80,7 @@ class BaselineCheckpoint:
 
 def read_baseline(path: Path) -> BaselineConfig:
     """Read a TOML configuration. Raises ConfigError."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return from_table(BaselineConfig, table, where=str(path))
+    return read_toml(BaselineConfig, path)
 
 
 def save_baseline(path: Path, checkpoint: BaselineCheckpoint) -> None:

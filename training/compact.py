@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsync_cli.spec import MEL_BINS, WINDOW_FRAMES
-from training.config import ModelConfig
+from training.config import ModelConfig, require_least
 from training.encoders import VideoEncoder
 from training.transformer import CrossModalEncoder
 from training.vocalist import CrossModalScorer, Reach
@@ -35,6 +35,8 @@ class CompactDims:
     layers: int = 4
 
     def __post_init__(self) -> None:
+        require_least(1, width=self.width, heads=self.heads, layers=self.layers)
+        require_least(1, audio_widths=min(self.audio_widths))
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"{self.name}: {self.width} is not even or not divisible by {self.heads} heads")
 

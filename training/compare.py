@@ -27,7 +27,11 @@ def compare(
     """
     found = [read_run(folder, group=group) for folder in find_folders(paths, runs=runs)]
     rows = gather_rows(found)
-    plots = [plot_sizes(rows), plot_bars(rows), plot_ratios(found)]
+    plots = [
+        plot_sizes(rows_of_sizes(rows)),
+        plot_bars(rows_of_bars(rows)),
+        plot_ratios(runs_of_ratios(found)),
+    ]
     text = markdown(rows, found, plots, command=command, group=group)
     if published:
         text += f"\n{published_markdown()}"
@@ -38,6 +42,25 @@ def compare(
             plot.figure.savefig(output / plot.file, dpi=150)
     (output / REPORT).write_text(text, encoding="utf-8")
     return text
+
+
+def rows_of_sizes(rows: list[Row]) -> list[Row]:
+    """What Fig. 2 shows: its own rows and MTD of Table 1; all rows where these are no two."""
+    own = [row for row in rows if row.experiment == "Fig. 2"]
+    mtd = [row for row in rows if (row.experiment, row.label) == ("Table 1", "MTD")]
+    return own + mtd if own and len(own + mtd) > 1 else rows
+
+
+def rows_of_bars(rows: list[Row]) -> list[Row]:
+    """What Fig. 3 shows: its own rows after BCE, which the tables have; all rows where none is its own."""
+    own = [row for row in rows if row.experiment == "Fig. 3"]
+    bce = [row for row in rows if row.label == "BCE" and row.experiment in ("Table 1", "Table 2")]
+    return bce[:1] + own if own else rows
+
+
+def runs_of_ratios(runs: list[Run]) -> list[Run]:
+    """What Fig. 4 shows: its own runs; all where none is its own."""
+    return [run for run in runs if run.experiment == "Fig. 4"] or runs
 
 
 def markdown(rows: list[Row], runs: list[Run], plots: list[Plot], *, command: str, group: str) -> str:

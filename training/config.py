@@ -14,6 +14,20 @@ T = TypeVar("T")
 WINDOW_NETWORK = "window"  # one embedding straight from a window: the bundled student
 
 
+def require_least(least: int, **values: float | None) -> None:
+    """Raises ConfigError for a value below `least`; None is not set, and allowed."""
+    for name, value in values.items():
+        if value is not None and not value >= least:  # written so that NaN is refused too
+            raise ConfigError(f"{name} is {least} or more, not {value}")
+
+
+def require_positive(**values: float | None) -> None:
+    """Raises ConfigError for a value that is not above 0; None is not set, and allowed."""
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} is more than 0, not {value}")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What a batch is made of; the domains' shares move linearly from `start` to `end` (if given)."""
@@ -68,6 +82,13 @@ class ModelConfig:
     dropout: float = 0.1
     gate: float = 12.0  # what the gates start at
 
+    def __post_init__(self) -> None:
+        if (len(self.video_widths), len(self.video_blocks), len(self.audio_widths)) != (3, 3, 4):
+            raise ConfigError("video_widths and video_blocks are three each, audio_widths four")
+        require_least(1, embedding=self.embedding, lips_width=self.lips_width)
+        require_least(1, video_widths=min(self.video_widths), audio_widths=min(self.audio_widths))
+        require_least(0, video_blocks=min(self.video_blocks), dropout=self.dropout)
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -107,14 +128,25 @@ class MatchConfig:
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
 
+    def __post_init__(self) -> None:
+        require_least(0, seed=self.seed)
+        require_least(1, steps=self.steps, end_at=self.end_at, threads=self.threads)
+        require_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+        require_least(0, validate_every=self.validate_every)  # 0: never
+
 
 def read_config(path: Path) -> MatchConfig:
-    """Read a TOML configuration. Raises ConfigError."""
+    """Read the TOML configuration of a matching run. Raises ConfigError."""
+    return read_toml(MatchConfig, path)
+
+
+def read_toml(kind: type[T], path: Path) -> T:
+    """A dataclass from a TOML file. Raises ConfigError."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    return from_table(MatchConfig, table, where=str(path))
+    return from_table(kind, table, where=str(path))
 
 
 def from_table(kind: type[T], table: dict[str, Any], *, where: str) -> T:

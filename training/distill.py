@@ -1,5 +1,7 @@
-"""`python -m training teacher` and `distill`: train a network by a recipe, resumable to the bit.
+"""`python -m training teacher` and `distill`: train a network by a recipe, resumably.
 
+A run that goes on takes the same steps as one that was never stopped: to the bit on the CPU, with one number
+of threads; on a GPU some sums are taken in any order, and their rounding differs from run to run.
 `torchrun --nproc-per-node N -m training distill ...` shares a step's micro-batches among N processes.
 """
 

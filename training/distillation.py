@@ -136,7 +136,9 @@ class MTD(nn.Module):
     """BCE and relations with learned weights: of equation 4 (UW) or plain (AW); uniform ones are NMTD's.
 
     "25D" weighs all terms, BCE, CAD and VR of each layer; in "13D" the two of a layer are one term. Weights
-    start at 1. Those of AW can vanish or turn negative: clip their gradients.
+    start at 1. A loss is the gradient of its weight of AW, so these fall for as long as they are learned and
+    vanish in the end, as the paper says of them; what lies below 0 counts as 0, or else losses would be
+    maximised.
     """
 
     def __init__(
@@ -164,7 +166,7 @@ class MTD(nn.Module):
         if self.weighting.startswith("UW"):
             total = uncertainty_weighted(losses, self.weights)
         else:
-            total = (self.weights * losses).sum()
+            total = (self.weights.clamp(min=0) * losses).sum()
         return Loss(total, _relation_parts(bce, relations))
 
 

@@ -15,7 +15,7 @@ import torch
 from avsync_cli.errors import ConfigError
 from training.cache import require_grey, require_rgb
 from training.clips import LoadedClip, load_clips
-from training.corpus import read_corpus
+from training.corpus import Clip, read_corpus
 from training.journal import provenance_of
 from training.judged import open_judged
 from training.measures import MEASURES, Outcome, measure
@@ -46,14 +46,12 @@ def evaluate(
     file of the authors' weights of the preset `network`. The protocol can be limited to the first
     `max_frames` frames of each clip and to `clips` of them, as cross-modal networks score slowly.
     """
-    unknown = set(names) - set(NAMES)
-    if unknown:
-        raise ConfigError(f"measure {sorted(unknown)[0]!r}: not one of {', '.join(NAMES)}")
     through_files = [name for name in names if name != PROTOCOL]
-    is_file = student is not None and student.is_file()
-    if through_files and (corpus is None or is_file):
+    _refuse_unknown(names)
+    if through_files and (corpus is None or (student is not None and student.is_file())):
         raise ConfigError(f"{through_files[0]}: needs --corpus and an exported student")
-    if PROTOCOL not in names and (network, max_frames, clips) != (None, None, None):
+    limits = {"max_frames": max_frames, "clips": clips}
+    if PROTOCOL not in names and (network is not None or any(limits.values())):
         raise ConfigError("--network, --max-frames and --clips: the protocol alone has a use for them")
     judged = open_judged(student, network=network, threads=jobs)
     result: dict[str, Any] = {
@@ -72,16 +70,20 @@ def evaluate(
         chosen = choose_clips(cache, split, only=only, count=clips)
         torch.set_num_threads(jobs)
         figures = protocol(judged.encoders, chosen, max_frames=max_frames)
-        limits = {"max_frames": max_frames, "clips": clips}
         result |= {"origin": provenance_of(cache), "limits": limits}
         result[PROTOCOL] = [asdict(group) for group in figures]
     if through_files and corpus is not None:
-        files = [clip for clip in read_corpus(corpus) if clip.split == split and not clip.machine_made]
-        files = [clip for clip in files if not only or clip.file.startswith(only)]
+        files = choose_files(corpus, split, only=only)
         outcomes = measure(through_files, files, corpus, student, jobs=jobs)
         result["measures"] = count_outcomes(outcomes)
         result["outcomes"] = [asdict(outcome) for outcome in outcomes]
     return result
+
+
+def choose_files(corpus: Path, split: str, *, only: tuple[str, ...]) -> list[Clip]:
+    """The clips of a corpus that the tool is run on."""
+    clips = [clip for clip in read_corpus(corpus) if clip.split == split and not clip.machine_made]
+    return [clip for clip in clips if not only or clip.file.startswith(only)]
 
 
 def choose_clips(cache: Path, split: str, *, only: tuple[str, ...], count: int | None) -> list[LoadedClip]:
@@ -150,6 +152,12 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     unfinished.replace(path)
+
+
+def _refuse_unknown(names: list[str]) -> None:
+    unknown = set(names) - set(NAMES)
+    if unknown:
+        raise ConfigError(f"measure {sorted(unknown)[0]!r}: not one of {', '.join(NAMES)}")
 
 
 def _shares(count: Counter[str]) -> dict[str, Any]:

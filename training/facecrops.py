@@ -31,11 +31,16 @@ def read_face_folder(folder: Path) -> FaceCrops:
     """Crops from `0.jpg 1.jpg ...`, which are faces of any size, named by their frame at 25 fps.
 
     Frames in which the detector saw no face have no file: the longest stretch without a gap is taken.
-    Raises ValueError where there is none of 5 frames or a file is damaged.
+    Raises ValueError where there is none of 5 frames, two files are one frame's, or a file is damaged.
     """
-    numbers = sorted(int(path.stem) for path in folder.glob("*.jpg") if path.stem.isdecimal())
-    first, count = longest_run(numbers)
-    crops = [lower_half(_read_rgb(folder / f"{number}.jpg")) for number in range(first, first + count)]
+    pictures: dict[int, Path] = {}
+    for path in sorted(folder.glob("*.jpg")):
+        if path.stem.isdecimal():  # 7.jpg or 00007.jpg
+            same = pictures.setdefault(int(path.stem), path)
+            if same is not path:
+                raise ValueError(f"{same.name} and {path.name} are the same frame")
+    first, count = longest_run(sorted(pictures))
+    crops = [lower_half(_read_rgb(pictures[number])) for number in range(first, first + count)]
     return FaceCrops(first, np.stack(crops))
 
 

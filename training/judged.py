@@ -107,7 +107,8 @@ def _of_baseline(checkpoint: BaselineCheckpoint, path: Path, network: str | None
         "training": checkpoint.origin,
     }
     net = net.to(pick_device("auto")).eval()
-    return Judged(two_stream_encoders(net), {"checkpoint": path.name, "step": checkpoint.step}, facts)
+    identity = {"checkpoint": path.name, "step": checkpoint.step}
+    return Judged(two_stream_encoders(net), identity, facts, takes_rgb=True)
 
 
 def _of_weights(path: Path, network: str) -> Judged:

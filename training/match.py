@@ -1,4 +1,4 @@
-"""`python -m training match`: train the two encoders by matching, resumable to the bit."""
+"""`python -m training match`: train the two encoders by matching, on the CPU, resumable to the bit."""
 
 import json
 import math

@@ -32,7 +32,7 @@ def validate(trainer: Trainer, batches: Sequence[PairBatch]) -> dict[str, float]
     counts = Counts()
     sums: dict[str, float] = {}
     hint = HintFit()
-    watched = _watched_losses(recipe, trainer.method)
+    watched = watched_losses(trainer)
     network = trainer.network.eval()
     with torch.no_grad():
         for batch in (fixed.to(trainer.device) for fixed in batches):
@@ -119,10 +119,11 @@ class HintFit:
         return float((error / numbers).clamp(min=0))
 
 
-def _watched_losses(recipe: Recipe, method: nn.Module) -> dict[str, nn.Module]:
-    options = relation_options(recipe.method)
+def watched_losses(trainer: Trainer) -> dict[str, nn.Module]:
+    """The losses of relations that the recipe watches, on the trainer's device."""
+    options, method = relation_options(trainer.recipe.method), trainer.method
     losses = {
-        "MTD": method if isinstance(method, MTD) else NMTD("all", options),
-        "Last-MTD": NMTD(LAST_LAYER, options),
+        "MTD": method if isinstance(method, MTD) else NMTD("all", options).to(trainer.device),
+        "Last-MTD": NMTD(LAST_LAYER, options).to(trainer.device),
     }
-    return {name: loss for name, loss in losses.items() if name in recipe.validation.observe}
+    return {name: loss for name, loss in losses.items() if name in trainer.recipe.validation.observe}

@@ -1,9 +1,14 @@
 """Pairs of a video window and an audio window, in sync or not, drawn deterministically from clips.
 
 B: pairs; r, s: the widest reach of the networks that see a pair, in frames and mel steps. A draw depends
-on (seed, epoch, index) alone. Only windows whose whole reach lies inside the clip are drawn, for pairs in
-sync and not in sync alike, and the video window is drawn before it is decided which of the two it becomes:
-so neither a clip's ends nor the choice of the window tell which sound belongs to it.
+on (seed, epoch, index) alone. Only ticks at which picture and sound both have a window whose whole reach lies
+inside the clip are drawn, for pairs in sync and not in sync alike.
+
+An ordered pair of ticks (v, a) is drawn from all that are allowed, each as likely as any other; then it is
+decided whether it becomes the picture and the sound of v, in sync, or the picture of v and the sound of a. A
+pair is allowed where its ticks are near enough and not both silent, whichever of them comes first, so v and a
+are distributed alike: neither the picture alone nor the sound alone tells what became of them. Ticks with
+more to be paired with are drawn more often, those in the midst of a clip more often than those at its ends.
 """
 
 import itertools
@@ -29,6 +34,7 @@ from avsync_cli.spec import (
 )
 from avsync_cli.timing import mel_step_at
 from training.clips import LoadedClip
+from training.draws import CLIP_ORDER, FIXED_PAIR, PAIR
 from training.recipe import PairsConfig
 from training.sources import Source
 from training.vocalist import Reach
@@ -55,60 +61,62 @@ class Pair:
 
 @dataclass(frozen=True)
 class Drawable:
-    """A clip with what may be drawn from it: `video_ticks` [V], and audio ticks from `audio_tick` on [A].
+    """A clip with what may be drawn from it: the T ticks from `first_tick` on, which have picture and sound.
 
-    `loud` [A] says where the sound is above SILENCE_RMS. Every video tick has its own sound and at least one
-    other that a negative may take.
+    `loud` [T] says where the sound is above SILENCE_RMS, `partners` [T] how many of the other ticks' sounds a
+    tick's picture may be paired with; at least one tick has some.
     """
 
     clip: LoadedClip
-    video_ticks: NDArray[np.int64]
-    audio_tick: int
+    first_tick: int
     loud: NDArray[np.bool_]
+    partners: NDArray[np.int64]
     negatives: Negatives
 
     def draw(self, rng: np.random.Generator) -> Pair:
-        """In sync or not with equal chance."""
-        tick = int(rng.choice(self.video_ticks))
+        """In sync or not with equal chance; see the module for what of."""
+        ends = np.cumsum(self.partners)  # the allowed pairs are numbered through, tick by tick
+        number = int(rng.integers(ends[-1]))
+        row = int(np.searchsorted(ends, number, side="right"))
+        tick = self.first_tick + row
         if rng.random() < 0.5:
             return Pair(tick, tick)
-        return Pair(tick, int(rng.choice(self.others(tick))))
+        return Pair(tick, int(self.others(tick)[number - ends[row]]))  # counted from the tick's last
 
     def others(self, tick: int) -> NDArray[np.int64]:
-        """The audio ticks that a negative of a video tick may take.
+        """The ticks whose sound a negative of a tick's picture may take.
 
         They lie at most `negatives` frames away, and are not silent where the tick's own sound is.
         """
-        first, end = self.audio_tick, self.audio_tick + len(self.loud)
+        first, end = self.first_tick, self.first_tick + len(self.loud)
         if self.negatives != "clip":
             first, end = max(first, tick - self.negatives), min(end, tick + self.negatives + 1)
         ticks = np.arange(first, end)
         allowed = ticks != tick
-        if not self.loud[tick - self.audio_tick]:
-            allowed &= self.loud[ticks - self.audio_tick]
+        if not self.loud[tick - self.first_tick]:
+            allowed &= self.loud[ticks - self.first_tick]
         others: NDArray[np.int64] = ticks[allowed]
         return others
 
 
 def make_drawable(clip: LoadedClip, *, reach: Reach, negatives: Negatives) -> Drawable | None:
     """What may be drawn from a clip; None where nothing may, as it is too short or silent throughout."""
-    first_video = clip.first_tick + reach.frames
-    end_video = clip.first_tick + len(clip.crops) - WINDOW_FRAMES - reach.frames + 1
     first_audio, end_audio = _audio_ticks(clip.mel, reach.mel_steps)
-    loud = window_rms(clip.mel, np.arange(first_audio, end_audio)) > SILENCE_RMS
-    ticks = np.arange(max(first_video, first_audio), min(end_video, end_audio))
-    ticks = ticks[_has_others(ticks - first_audio, loud, negatives)]
-    return Drawable(clip, ticks, first_audio, loud, negatives) if len(ticks) else None
+    first = max(clip.first_tick + reach.frames, first_audio)
+    end = min(clip.first_tick + len(clip.crops) - WINDOW_FRAMES - reach.frames + 1, end_audio)
+    loud = window_rms(clip.mel, np.arange(first, end)) > SILENCE_RMS
+    partners = _count_partners(loud, negatives)
+    return Drawable(clip, first, loud, partners, negatives) if partners.any() else None
 
 
-def _has_others(rows: NDArray[np.int64], loud: NDArray[np.bool_], negatives: Negatives) -> NDArray[np.bool_]:
-    """Which of the given rows of `loud` [A] `Drawable.others` has something for: bool [V]."""
+def _count_partners(loud: NDArray[np.bool_], negatives: Negatives) -> NDArray[np.int64]:
+    """How many ticks `Drawable.others` gives for each tick: [T]."""
+    rows = np.arange(len(loud))
     most = len(loud) if negatives == "clip" else negatives
     first, end = np.maximum(rows - most, 0), np.minimum(rows + most + 1, len(loud))
     before = np.concatenate([[0], np.cumsum(loud)])
-    louder = before[end] - before[first] - loud[rows]
-    has: NDArray[np.bool_] = np.where(loud[rows], end - first - 1, louder) > 0
-    return has
+    partners: NDArray[np.int64] = np.where(loud, end - first - 1, before[end] - before[first])
+    return partners
 
 
 def window_rms(mel: MelTrack, ticks: NDArray[np.int64]) -> Floats:
@@ -144,10 +152,10 @@ class ClipPairs:
         """The pairs of the given indices of an epoch."""
         order = None
         if self._chances is None:
-            order = np.random.default_rng((self._seed, epoch)).permutation(len(self.clips))
+            order = np.random.default_rng((CLIP_ORDER, self._seed, epoch)).permutation(len(self.clips))
         drawn = []
         for index in indices:
-            rng = np.random.default_rng((self._seed, epoch, index))
+            rng = np.random.default_rng((PAIR, self._seed, epoch, index))
             place = order[index] if order is not None else rng.choice(len(self.clips), p=self._chances)
             drawn.append((self.clips[place].clip, self.clips[place].draw(rng)))
         return drawn
@@ -218,18 +226,22 @@ def fixed_batches(
     They go through the source's clips, but not the machine-made ones, which the protocol leaves out too.
     Raises ConfigError where no clip can give a pair.
     """
-    clips = _passing(source, seed=seed, reach=reach, negatives=negatives)
+    drawn = fixed_pairs(source, count, seed=seed, reach=reach, negatives=negatives)
     batches = []
-    for first in range(0, count, size):
-        indices = range(first, min(first + size, count))
-        drawn = [
-            (clip.clip, clip.draw(np.random.default_rng((seed, index))))
-            for index, clip in zip(indices, clips, strict=False)
-        ]
-        if not drawn:
-            raise ConfigError("no clip to validate on is long and loud enough to draw pairs from")
-        batches.append(cut_pairs(drawn, reach))
+    while part := list(itertools.islice(drawn, size)):
+        batches.append(cut_pairs(part, reach))
+    if not batches:
+        raise ConfigError("no clip to validate on is long and loud enough to draw pairs from")
     return batches
+
+
+def fixed_pairs(
+    source: Source, count: int, *, seed: int, reach: Reach, negatives: Negatives
+) -> Iterator[tuple[LoadedClip, Pair]]:
+    """The pairs of `fixed_batches`, one by one; none where no clip can give one."""
+    clips = _passing(source, seed=seed, reach=reach, negatives=negatives)
+    for index, clip in zip(range(count), clips, strict=False):
+        yield clip.clip, clip.draw(np.random.default_rng((FIXED_PAIR, seed, index)))
 
 
 def _passing(source: Source, *, seed: int, reach: Reach, negatives: Negatives) -> Iterator[Drawable]:
@@ -284,7 +296,7 @@ def _filter_sizes() -> tuple[Floats, Floats]:
 
 def _chances(clips: list[Drawable], domains: dict[str, float]) -> NDArray[np.float64]:
     """How likely each clip is: the domains' shares, and within a domain the square root of the length."""
-    weights: NDArray[np.float64] = np.sqrt(np.array([len(clip.video_ticks) for clip in clips], np.float64))
+    weights: NDArray[np.float64] = np.sqrt([np.count_nonzero(clip.partners) for clip in clips])
     if domains:
         held = [clip.clip.entry.domain for clip in clips]
         for domain, share in domains.items():

@@ -4,13 +4,12 @@ The defaults are the paper's (arXiv:2210.15563, section 4.1, and the published c
 is None has the default of what uses it; set where nothing uses it, it is refused, never ignored.
 """
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from avsync_cli.errors import ConfigError
-from training.config import AugmentConfig, from_table
+from training.config import AugmentConfig, read_toml, require_least, require_positive
 
 MethodName = Literal["BCE", "KD", "RKD", "MiniLM", "FitNets", "NMTD", "Last-MTD", "MTD"]
 Observed = Literal["MTD", "Last-MTD", "FitNets"]
@@ -76,6 +75,7 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         _refuse_unused(self, _METHOD_KEYS, chosen=self.name, what="method")
+        require_positive(temperature=self.temperature)
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,15 @@ class RecipeOptimiser:
 
     def __post_init__(self) -> None:
         _refuse_unused(self, _SCHEDULE_KEYS, chosen=self.schedule, what="schedule")
+        require_positive(
+            learning_rate=self.learning_rate,
+            decay=self.decay,
+            decay_every=self.decay_every,
+            clip_norm=self.clip_norm,
+        )
+        require_least(0, warm_up=self.warm_up, final_rate=self.final_rate, weight_decay=self.weight_decay)
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ConfigError(f"ema is 0 or more and less than 1, not {self.ema}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,7 @@ class PairsConfig:
     def __post_init__(self) -> None:
         if min(self.batch, self.micro_batches, self.epochs) < 1 or self.batch % self.micro_batches:
             raise ConfigError("data: batch, micro_batches and epochs are 1 or more, and the first two divide")
+        require_least(1, epoch_pairs=self.epoch_pairs)
         if self.negatives != "clip" and self.negatives < 1:
             raise ConfigError('data: negatives is 1 frame or more, or "clip"')
         if self.domains and self.epoch_pairs is None:
@@ -141,8 +151,8 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         if self.every_epochs is not None and self.every_steps is not None:
             raise ConfigError("validation: every_epochs and every_steps exclude each other")
-        if self.pairs < 1 or (self.every_epochs or 1) < 1 or (self.every_steps or 1) < 1:
-            raise ConfigError("validation: pairs, every_epochs and every_steps are 1 or more")
+        require_least(1, pairs=self.pairs, every_epochs=self.every_epochs, every_steps=self.every_steps)
+        require_least(0, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -176,14 +186,11 @@ class Recipe:
             raise ConfigError("method BCE: has no use for a teacher unless it observes")
         if (self.method.weighting or "").startswith("AW") and self.optimiser.clip_norm is None:
             raise ConfigError(f"weighting {self.method.weighting}: needs clip_norm")
-        if min(self.log_every, self.checkpoint_every) < 1:
-            raise ConfigError("log_every and checkpoint_every are 1 or more")
+        require_least(0, seed=self.seed)
+        require_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+        require_least(1, threads=self.threads, max_steps=self.max_steps)
 
 
 def read_recipe(path: Path) -> Recipe:
     """Read a TOML recipe. Raises ConfigError."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return from_table(Recipe, table, where=str(path))
+    return read_toml(Recipe, path)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from avsync_cli.errors import ConfigError
 from training.protocol import LENGTHS
 
+METRICS = "metrics.json"
 FIGURES = (*(str(length) for length in LENGTHS), "clip")
 OBSERVED = {"MTD": "observed/MTD", "Last-MTD": "observed/Last-MTD", "FitNets": "observed/FitNets"}
 
@@ -87,11 +88,11 @@ def read_run(folder: Path, *, group: str) -> Run:
         raise ConfigError(f"{folder}: no such run folder")
     config = _read_json(folder / "config.json", hint="is it a run folder?")
     metrics = _read_json(
-        folder / "metrics.json",
+        folder / METRICS,
         hint=f"make it with `python -m training evaluate --measures protocol --student {folder / 'best.pt'} "
-        f"--cache CACHE --output {folder / 'metrics.json'}`",
+        f"--cache CACHE --output {folder / METRICS}`",
     )
-    config_path, where = str(folder / "config.json"), str(folder / "metrics.json")
+    config_path, where = str(folder / "config.json"), str(folder / METRICS)
     label = _field(config, "label", str, where=config_path)
     clips, percent = _figures(metrics, group, where=where)
     origin = metrics.get("origin")

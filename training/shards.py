@@ -38,6 +38,7 @@ from training.cache import (
     sha256_of,
 )
 from training.clips import LoadedClip, unpack_clip
+from training.draws import SHARD_ORDER
 from training.progress import Progress
 
 FORMAT = "avsync-shards"
@@ -188,7 +189,7 @@ def epoch_order(
     Returns the order in which clips are read, (shard, clip) [K], and the order in which they leave the
     buffer, as numbers of the former [K].
     """
-    rng = np.random.default_rng((seed, epoch))
+    rng = np.random.default_rng((SHARD_ORDER, seed, epoch))
     arrivals = [(int(s), c) for s in rng.permutation(len(counts)) for c in range(counts[s])]
     waiting: list[int] = []
     order: list[int] = []

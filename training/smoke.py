@@ -34,7 +34,7 @@ _SMALL_MODEL = ModelConfig(
 
 
 def shrink_recipe(recipe: Recipe) -> Recipe:
-    """A recipe of `teacher` or `distill` in two epochs of one step, each followed by a validation."""
+    """A recipe of `teacher` or `distill` in two steps, each followed by a validation."""
     return replace(
         recipe,
         network=replace(_shrink_network(recipe.network), weights=None),
@@ -48,7 +48,7 @@ def shrink_recipe(recipe: Recipe) -> Recipe:
 
 
 def shrink_baseline(config: BaselineConfig) -> BaselineConfig:
-    """A baseline in two epochs of one step, each followed by a validation."""
+    """A baseline in two steps, each followed by a validation."""
     candidates = None
     if config.method == "multi-way":
         candidates = min(config.candidates or DEFAULT_CANDIDATES, _CANDIDATES)
@@ -85,8 +85,9 @@ def _shrink_network(network: NetworkConfig) -> NetworkConfig:
 
 
 def _shrink_data(data: PairsConfig) -> PairsConfig:
+    """A small batch; an epoch that takes every clip stays so, as shards allow no other."""
     batch = _BATCH * data.micro_batches
-    return replace(data, batch=batch, epoch_pairs=batch, epochs=STEPS)
+    return replace(data, batch=batch, epoch_pairs=data.epoch_pairs and batch, epochs=STEPS)
 
 
 def _shrink_validation(validation: ValidationConfig) -> ValidationConfig:

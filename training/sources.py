@@ -15,6 +15,7 @@ import numpy as np
 from avsync_cli.errors import ConfigError
 from training.cache import MANIFEST, read_crop, sha256_of
 from training.clips import LoadedClip, load_clips
+from training.draws import CLIP_ORDER
 from training.shards import BUFFER_CLIPS, INDEX, ShardSource, open_shards, read_index
 
 
@@ -55,7 +56,7 @@ class MemorySource:
     def epoch(
         self, seed: int, epoch: int, *, skip: int = 0, rank: int = 0, world: int = 1
     ) -> Iterator[tuple[int, LoadedClip]]:
-        order = np.random.default_rng((seed, epoch)).permutation(len(self.clips))
+        order = np.random.default_rng((CLIP_ORDER, seed, epoch)).permutation(len(self.clips))
         for place in range(skip, len(order)):
             if place % world == rank:
                 yield place, self.clips[order[place]]

@@ -10,6 +10,7 @@ import numpy as np
 
 from avsync_cli.errors import ConfigError
 from training.clips import LoadedClip
+from training.draws import PAIR
 from training.pairs import Pair, make_drawable
 from training.processes import Processes
 from training.recipe import PairsConfig
@@ -42,7 +43,8 @@ class StreamedPairs:
             clip = self._take(epoch, index)
             drawable = make_drawable(clip, reach=self._reach, negatives=self._negatives)
             if drawable is not None:
-                drawn.append((clip, drawable.draw(np.random.default_rng((self._seed, epoch, index)))))
+                rng = np.random.default_rng((PAIR, self._seed, epoch, index))
+                drawn.append((clip, drawable.draw(rng)))
         if not drawn:
             raise ConfigError(f"epoch {epoch}: no clip of a micro-batch is long and loud enough for a pair")
         return drawn

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsync_cli.errors import ModelError
+from training.config import require_least
 from training.transformer import CrossModalEncoder, EncoderBehaviour
 
 _COLOURS = 3
@@ -35,6 +36,7 @@ class Dims:
     layers: int = 4
 
     def __post_init__(self) -> None:
+        require_least(1, channels=min(self.channels), heads=self.heads, layers=self.layers)
         if self.channels[-1] != self.width:
             raise ValueError(
                 f"{self.name}: the last stage has {self.channels[-1]} channels, not {self.width}"

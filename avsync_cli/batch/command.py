@@ -1,0 +1,130 @@
+"""`avsync scan`: its options, and what is printed and written after it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avsync_cli.batch.limits import DEFAULT_COPY_MB, DEFAULT_MEMORY_MB
+from avsync_cli.errors import EXIT_IN_SYNC, EXIT_INTERRUPTED, EXIT_MEDIA, ConfigError, complain
+from avsync_cli.spec import DEFAULT_TOLERANCE
+
+
+def scan(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH",
+            help="Folders, videos, patterns, addresses such as s3://BUCKET/FOLDER; a list of any of these in "
+            "a .txt file, or - for one on standard input.",
+        ),
+    ],
+    results: Annotated[Path, typer.Option("--output", "-o", help="File of results, one JSON line a video.")],
+    include: Annotated[
+        list[str], typer.Option(help="Take these files of a folder instead of all videos, such as '*.mp4'.")
+    ] = [],  # noqa: B006 - Typer copies it
+    exclude: Annotated[list[str], typer.Option(help="Leave these files and folders out.")] = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the results that are there.")] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Go on, and check again what ended in an error.")
+    ] = False,
+    tolerance: Annotated[str, typer.Option(help="What counts as in sync, as for check.")] = DEFAULT_TOLERANCE,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of another student than the bundled one.")
+    ] = None,
+    jobs: Annotated[
+        str, typer.Option(help="Videos checked at once, one core each; auto: what cores and memory allow.")
+    ] = "auto",
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds for one video; without it they grow with its duration.")
+    ] = None,
+    cpu_time: Annotated[
+        float | None, typer.Option(help="CPU seconds for one video; without it as the timeout.")
+    ] = None,
+    memory: Annotated[int, typer.Option(help="MB for one worker.")] = DEFAULT_MEMORY_MB,
+    copy_limit: Annotated[
+        int, typer.Option(help="MB up to which a video at an address is copied here.")
+    ] = DEFAULT_COPY_MB,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Check on the Dask cluster at this address, such as tcp://HOST:8786.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the results as CSV too.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the results as Parquet too.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write the final table as JSON too.")] = None,
+    exit_zero: Annotated[
+        bool, typer.Option("--exit-zero", help="End with 0 whatever the answers are.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print neither progress nor the table.")
+    ] = False,
+) -> None:
+    """Check whole folders of videos, each in a process of its own, and go on where a scan was ended.
+
+    Exit codes: the gravest of all answers, as for check; 6 the results cannot be written or the cluster is
+    gone, 130 interrupted.
+    """
+    if sys.platform == "win32":
+        raise ConfigError("avsync scan needs Linux or macOS")
+    from avsync_cli.batch.records import printable
+    from avsync_cli.batch.run import scan_files
+    from avsync_cli.batch.tables import check_outputs
+
+    outputs = [path for path in (csv, parquet, summary) if path is not None]
+    check_outputs(results, outputs, parquet=parquet is not None)
+    scanned = scan_files(
+        sources,
+        results,
+        include=include,
+        exclude=exclude,
+        outputs=outputs,
+        resume=resume,
+        retry_errors=retry_errors,
+        tolerance=tolerance,
+        model=model,
+        jobs=_parse_jobs(jobs),
+        timeout_s=timeout,
+        cpu_s=cpu_time,
+        memory_mb=memory,
+        copy_mb=copy_limit,
+        scheduler=scheduler,
+        show_progress=not quiet,
+    )
+    for line in scanned.unread:
+        complain(printable(line))
+    code = _sum_up(results, csv=csv, parquet=parquet, summary=summary, quiet=quiet)
+    if scanned.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    from avsync_cli.report import gravest_exit_code
+
+    codes = [code, EXIT_MEDIA] if scanned.unread else [code]
+    raise typer.Exit(EXIT_IN_SYNC if exit_zero else gravest_exit_code(codes))
+
+
+def _sum_up(
+    results: Path, *, csv: Path | None, parquet: Path | None, summary: Path | None, quiet: bool
+) -> int:
+    """Write and print what the results file says as a whole, and return its gravest exit code."""
+    from avsync_cli.batch import tables
+    from avsync_cli.batch.journal import read_answers
+    from avsync_cli.batch.summary import print_summary, summarise
+
+    total = summarise(read_answers(results))
+    if csv is not None:
+        tables.write_csv(read_answers(results), csv)
+    if parquet is not None:
+        tables.write_parquet(read_answers(results), parquet)
+    if summary is not None:
+        tables.write_summary(total, summary)
+    if not quiet:  # last, because whoever reads it may be gone
+        print_summary(total)
+    return total.exit_code
+
+
+def _parse_jobs(value: str) -> int:
+    """A number of workers, 0 for "auto". Raises ConfigError."""
+    if value == "auto":
+        return 0
+    if not (value.isdecimal() and int(value) > 0):
+        raise ConfigError(f"--jobs {value}: neither auto nor a number above 0")
+    return int(value)

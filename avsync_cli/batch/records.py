@@ -1,0 +1,96 @@
+"""A file of a scan, and the line that answers for it: the report of `check --json` and what it belongs to."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from avsync_cli.errors import EXIT_BUG, AvsyncError, ModelError
+from avsync_cli.report import ModelId, Report, exit_code_of
+from avsync_cli.spec import REPORT_SCHEMA_VERSION, Tolerance
+
+Record = dict[str, Any]  # plain JSON values
+FailureReason = Literal[
+    "timeout",
+    "cpu_limit",
+    "memory_limit",
+    "crashed",
+    "failed",
+    "changed",
+    "unreadable",
+    "unreachable",
+    "too_large",
+    "no_space",
+]
+FAILURE_REASONS = frozenset(get_args(FailureReason))
+_NUMBERS = frozenset(
+    ("audio_lead_ms", "audio_lead_frames", "uncertainty_ms", "confidence", "duration_s", "fps")
+)
+_KEYS = Report("", "error", "", (0.0, 0.0)).to_json().keys()
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file to check: `file` is its name as found, `path` its only one.
+
+    A path is absolute and without links, or an address. `size` in bytes and `mtime` in seconds are None
+    where they are not known (yet).
+    """
+
+    file: str
+    path: str
+    size: int | None = None
+    mtime: float | None = None
+
+
+class FileError(AvsyncError):
+    """A file that has no answer of its own, and why; it becomes a record, not the end of the scan."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(reason, message)  # both, so that it can be pickled
+        self.reason, self.message = reason, message
+
+
+def check_report(report: Any) -> Record:  # noqa: ANN401 - what a worker said
+    """The report as a record. Raises ValueError or KeyError where it is not what `Report.to_json` makes."""
+    if not isinstance(report, dict) or report.keys() != _KEYS:
+        raise ValueError("not a report")
+    numbers = [report[name] for name in _NUMBERS] + [report["timings_s"]["total"], *report["limits_ms"]]
+    sound = all(number is None or isinstance(number, int | float) for number in numbers)
+    sound = sound and isinstance(report["tracks"], list) and isinstance(report["message"], str)
+    sound = sound and (report["reason"] is None or isinstance(report["reason"], str))
+    if not sound or report["schema_version"] != REPORT_SCHEMA_VERSION or len(report["limits_ms"]) != 2:
+        raise ValueError("not a report")
+    exit_code_of(report["status"])  # a KeyError is told like a ValueError
+    encode_record(report)  # NaN cannot be written
+    return report
+
+
+def make_record(item: Item, answer: Record | FileError, *, limits: Tolerance, model: ModelId) -> Record:
+    """The line for `item`. Raises ModelError where the answer was made by another model."""
+    if isinstance(answer, FileError):
+        report = Report(
+            file=item.file,
+            status="error",
+            message=f"{item.file}: {answer.message}",
+            limits_ms=(limits.latest_ms, limits.earliest_ms),
+        )
+        answer = report.to_json() | {"reason": answer.reason}
+    identity = {"name": model.name, "sha256": model.sha256}
+    if answer["model"] not in (None, identity):
+        raise ModelError(f"{item.file}: was checked with another model than {model.name} {model.sha256[:12]}")
+    keys = {"file": item.file, "path": item.path, "size": item.size, "mtime": item.mtime, "model": identity}
+    return answer | keys
+
+
+def encode_record(record: Record) -> bytes:
+    """One line of plain ASCII: file names of any bytes, newlines too, come back as they were."""
+    return json.dumps(record, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
+
+
+def exit_code_of_record(record: Record) -> int:
+    return EXIT_BUG if record["reason"] == "failed" else exit_code_of(record["status"])
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters and bytes that are no text are shown, not sent."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
