@@ -13,17 +13,16 @@ from avsync_cli.assess import Answer, answer_scores, choose_answer, has_speech
 from avsync_cli.errors import ConfigError, MediaError, ModelError
 from avsync_cli.faces import FaceModels
 from avsync_cli.media import MediaInfo, Picture, open_media, read_sound_file
-from avsync_cli.mel import mel_track
+from avsync_cli.mel import MelTrack, mel_track
 from avsync_cli.model import Calibration, Student, load_student
 from avsync_cli.report import ModelId, Report, Timings, TrackReport, describe_lead, describe_reason
 from avsync_cli.scan import score_offsets
 from avsync_cli.sound import Sound
-from avsync_cli.spec import DEFAULT_TOLERANCE, VIDEO_FPS, Tolerance, parse_tolerance
+from avsync_cli.spec import DEFAULT_TOLERANCE, RANGE_FRAMES, VIDEO_FPS, Tolerance, parse_tolerance
 from avsync_cli.timing import lead_ms
 from avsync_cli.tracks import FaceTrack, track_faces
 
 Floats = NDArray[np.float32]
-_AUDIO_TICKS_AT_ONCE = 1000
 
 Progress = Callable[[float, float | None], None]  # seconds of video done, seconds in all if known
 
@@ -100,7 +99,8 @@ def check_file(
         if sound is None and not media.has_audio:
             raise MediaError(f"{path}: no audio stream", "no_audio")
         pictures = _watched(media.pictures(start_s=start_s, end_s=end_s), watch, media.info, progress)
-        faces = _encode_faces(track_faces(pictures, engine.faces), engine.student, watch)
+        found = track_faces(pictures, engine.faces, crop=engine.student.layout.crop)
+        faces = _encode_faces(found, engine.student, watch)
         sound = sound or media.sound()
     if sound is None:
         raise MediaError(f"{path}: no sound could be decoded", "no_audio")
@@ -148,29 +148,28 @@ def _score_faces(faces: list[_Face], sound: Sound, student: Student, watch: _Sto
     """Scores [V, 31] of every face's windows against the sound."""
     begin = perf_counter()
     mel = mel_track(sound)
-    ticks = np.arange(mel.first_tick, mel.first_tick + mel.ticks)
-    # Windows overlap fivefold: all of an hour's at once would be half a gigabyte.
-    parts = np.split(ticks, range(_AUDIO_TICKS_AT_ONCE, len(ticks), _AUDIO_TICKS_AT_ONCE))
-    audio = np.concatenate([student.encode_audio(mel.windows(part)) for part in parts])
     watch.encode += perf_counter() - begin
-    begin = perf_counter()
-    scored = [
-        np.concatenate(
-            [
-                score_offsets(
-                    windows,
-                    audio,
-                    first_tick_video=tick,
-                    first_tick_audio=mel.first_tick,
-                    score=student.score,
-                )
-                for tick, windows in face.pieces
-            ]
-        )
+    return [
+        np.concatenate([_score_piece(tick, windows, mel, student, watch) for tick, windows in face.pieces])
         for face in faces
     ]
-    watch.score = perf_counter() - begin
-    return scored
+
+
+def _score_piece(
+    first_tick: int, windows: Floats, mel: MelTrack, student: Student, watch: _Stopwatch
+) -> Floats:
+    """Scores [V, 31] of a piece's windows; only the sound around it is encoded, and not kept."""
+    begin = perf_counter()
+    first = max(mel.first_tick, first_tick - RANGE_FRAMES)
+    end = min(mel.first_tick + mel.ticks, first_tick + len(windows) + RANGE_FRAMES)
+    audio = student.encode_audio(mel, np.arange(first, end))
+    encoded = perf_counter()
+    scores = score_offsets(
+        windows, audio, first_tick_video=first_tick, first_tick_audio=first, score=student.score
+    )
+    watch.encode += encoded - begin
+    watch.score += perf_counter() - encoded
+    return scores
 
 
 def _answer(face: _Face, scores: Floats, sound: Sound, calibration: Calibration) -> Answer:

@@ -46,11 +46,18 @@ class MelTrack:
     first_tick: int
     ticks: int
 
+    @property
+    def all_ticks(self) -> NDArray[np.int64]:
+        """The ticks [A] that have a whole audio window."""
+        return np.arange(self.first_tick, self.first_tick + self.ticks)
+
+    def starts(self, ticks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The mel steps [A] at which the windows of the given ticks begin."""
+        return np.array([mel_step_at(int(tick) - self.origin_tick) for tick in ticks], np.int64)
+
     def windows(self, ticks: NDArray[np.int64] | None = None) -> Floats:
         """Audio windows [A, 80, 16] (bins x steps) of the given ticks, or of all there are."""
-        if ticks is None:
-            ticks = np.arange(self.first_tick, self.first_tick + self.ticks)
-        starts = np.array([mel_step_at(int(tick) - self.origin_tick) for tick in ticks], np.int64)
+        starts = self.starts(self.all_ticks if ticks is None else ticks)
         steps = starts[:, None] + np.arange(WINDOW_MEL_STEPS)
         return np.ascontiguousarray(self.mel[steps].transpose(0, 2, 1))
 

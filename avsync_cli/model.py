@@ -1,14 +1,22 @@
 """The student as an artefact: three ONNX graphs and a `model.json` that says what they expect.
 
-The video encoder and the audio encoder run once per window; the pair scorer runs on each pair, so 31
-candidates cost 31 small products and not 31 networks. A student made for another sample rate, mel,
-crop or window is refused, because it would answer, and wrongly.
+N frames and T mel steps of a clip; V, A, P: video windows, audio windows, pairs; D, E: numbers that a video
+and an audio window are encoded into: one embedding, or the tokens of 5 frames and of 16 mel steps.
+
+    video   frames [N, 48, 96] in 0..255 (RGB faces: [N, 48, 96, 3]), lips [N, 120] -> [N - 4 - 2r, D]
+    audio   mel [T, 80], starts [A] -> [A, E]
+    pair    video [P, D], audio [P, E] -> score [P]
+
+Both encoders run once on each stretch of a clip, so windows share what they have in common, and the pair
+scorer on each pair. An encoder may look r frames or s mel steps beyond its window: row i of `video` stands
+for frames r + i .. r + i + 4, and `starts` says where the s steps before each audio window begin. A student
+made for another sample rate, mel, crop or window is refused, because it would answer, and wrongly.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +26,46 @@ from numpy.typing import NDArray
 
 from avsync_cli import spec
 from avsync_cli.errors import ModelError
+from avsync_cli.mel import MelTrack
 from avsync_cli.scan import CURVE_FEATURES
 
 DEFAULT_STUDENT = Path(__file__).parent / "assets" / "student"
 CONTRACT_FILE = "model.json"
-# The graphs and their inputs, without the batch; D, the width of the embeddings, is the student's own.
-GRAPHS: dict[str, dict[str, list[int] | None]] = {
-    "video": {
-        "frames": [spec.WINDOW_FRAMES, spec.CROP_HEIGHT, spec.CROP_WIDTH],
-        "lips": [spec.WINDOW_FRAMES, spec.LIP_NUMBERS],
-    },
-    "audio": {"mels": [spec.MEL_BINS, spec.WINDOW_MEL_STEPS]},
-    "pair": {"video": None, "audio": None},
-}
+CROPS = (spec.CROP_DEFINITION, spec.FACE_CROP_DEFINITION)  # that `tracks` can cut
 
-_BATCH_WINDOWS = 32  # windows encoded at a time: larger batches are no faster on small CPUs
-_BATCH_PAIRS = 4096
+_PAIR_NUMBERS = 1 << 19  # in a batch of pairs, 2 MB: larger batches are no faster on small CPUs
 
 Floats = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What differs from student to student: keys of `model.json` beside those of `contract`."""
+
+    crop: str
+    reach_frames: int  # r
+    reach_mel_steps: int  # s
+    chunk_windows: int  # that its encoders take at a time: memory and speed, not results
+    video_width: int  # D
+    audio_width: int  # E
+
+    @property
+    def frame_shape(self) -> list[int]:
+        """Of one frame of `crop`."""
+        colours = [3] if self.crop == spec.FACE_CROP_DEFINITION else []
+        return [spec.CROP_HEIGHT, spec.CROP_WIDTH, *colours]
+
+    def inputs(self) -> dict[str, dict[str, list[int]]]:
+        """The graphs and the shapes of their inputs after the first axis, which is free."""
+        return {
+            "video": {"frames": self.frame_shape, "lips": [spec.LIP_NUMBERS]},
+            "audio": {"mel": [spec.MEL_BINS], "starts": []},
+            "pair": {"video": [self.video_width], "audio": [self.audio_width]},
+        }
+
+
 def contract() -> dict[str, Any]:
-    """What a student must declare to be run by this version: plain JSON values."""
+    """What every student must declare to be run by this version: plain JSON values."""
     return {
         "format": spec.ARTEFACT_FORMAT,
         "version": spec.ARTEFACT_VERSION,
@@ -54,8 +80,11 @@ def contract() -> dict[str, Any]:
             "bins": spec.MEL_BINS,
             "min_hz": spec.MEL_MIN_HZ,
             "max_hz": spec.MEL_MAX_HZ,
+            "floor": spec.MEL_FLOOR,
+            "reference_db": spec.MEL_REFERENCE_DB,
+            "range_db": spec.MEL_RANGE_DB,
+            "limit": spec.MEL_LIMIT,
         },
-        "crop": spec.CROP_DEFINITION,
         "lips": spec.LIPS_DEFINITION,
     }
 
@@ -74,55 +103,72 @@ class Calibration:
 
 
 class Student:
-    """A loaded student. V, A, P: video windows, audio windows, pairs; D: embedding width."""
+    """A loaded student; the module says what its graphs take and give."""
 
     def __init__(
         self,
         name: str,
         sha256: str,
         calibration: Calibration | None,
+        layout: Layout,
         sessions: Mapping[str, ort.InferenceSession],
     ) -> None:
         self.name = name
         self.sha256 = sha256
         self.calibration = calibration
+        self.layout = layout
         self._sessions = sessions
 
     def encode_video(self, crops: NDArray[np.uint8], lips: Floats) -> Floats:
-        """Crops [N, 48, 96] and lip geometry [N, 40, 3] of consecutive ticks -> [N - 4, D].
+        """Crops [N, 48, 96] (RGB faces: [N, 48, 96, 3]) and lip geometry [N, 40, 3] -> [N - 4, D].
 
-        Row i stands for the window of ticks i .. i + 4.
+        Row i stands for the window of frames i .. i + 4. Beyond the ends the first and the last frame are
+        repeated where the encoder looks there.
         """
-        windows = len(crops) - spec.WINDOW_FRAMES + 1
-        if windows < 1:
-            return np.zeros((0, 0), np.float32)
-        steps = np.arange(windows)[:, None] + np.arange(spec.WINDOW_FRAMES)
-        flat = lips.reshape(len(lips), spec.LIP_NUMBERS)
-        return np.concatenate(
-            [
-                self._run("video", {"frames": crops[rows].astype(np.float32), "lips": flat[rows]})
-                for rows in np.split(steps, range(_BATCH_WINDOWS, windows, _BATCH_WINDOWS))
-            ]
-        )
+        windows = max(0, len(crops) - spec.WINDOW_FRAMES + 1)
+        flat, r = lips.reshape(len(lips), spec.LIP_NUMBERS), self.layout.reach_frames
+        encoded = [np.zeros((0, self.layout.video_width), np.float32)]
+        for first in range(0, windows, self.layout.chunk_windows):
+            count = min(self.layout.chunk_windows, windows - first)
+            frames = np.arange(first - r, first + count + spec.WINDOW_FRAMES - 1 + r)
+            rows = frames.clip(0, len(crops) - 1)
+            inputs = {"frames": crops[rows].astype(np.float32), "lips": flat[rows]}
+            encoded.append(self._run("video", inputs, [count, self.layout.video_width]))
+        return np.concatenate(encoded)
 
-    def encode_audio(self, mels: Floats) -> Floats:
-        """Audio windows [A, 80, 16] -> [A, D]."""
-        parts = np.split(mels, range(_BATCH_WINDOWS, len(mels), _BATCH_WINDOWS))
-        return np.concatenate([self._run("audio", {"mels": part}) for part in parts])
+    def encode_audio(self, mel: MelTrack, ticks: NDArray[np.int64]) -> Floats:
+        """The audio windows of consecutive ticks [A] that have one -> [A, E].
+
+        Beyond the ends of the mel its first and last step are repeated where the encoder looks there.
+        """
+        steps, s = mel.starts(ticks), self.layout.reach_mel_steps
+        encoded = [np.zeros((0, self.layout.audio_width), np.float32)]
+        for first in range(0, len(steps), self.layout.chunk_windows):
+            part = steps[first : first + self.layout.chunk_windows]
+            rows = np.arange(part[0] - s, part[-1] + spec.WINDOW_MEL_STEPS + s).clip(0, len(mel.mel) - 1)
+            inputs = {"mel": mel.mel[rows].astype(np.float32), "starts": part - part[0]}
+            encoded.append(self._run("audio", inputs, [len(part), self.layout.audio_width]))
+        return np.concatenate(encoded)
 
     def score(self, video: Floats, audio: Floats) -> Floats:
-        """Scores [P] of the pairs video [P, D], audio [P, D]: higher = more in sync."""
-        cuts = range(_BATCH_PAIRS, len(video), _BATCH_PAIRS)
-        pairs = zip(np.split(video, cuts), np.split(audio, cuts), strict=True)
-        return np.concatenate([self._run("pair", {"video": v, "audio": a}) for v, a in pairs])
+        """Scores [P] of the pairs video [P, D], audio [P, E]: higher = more in sync."""
+        size = max(1, _PAIR_NUMBERS // (self.layout.video_width + self.layout.audio_width))
+        scores = [np.zeros(0, np.float32)]
+        for first in range(0, len(video), size):
+            part = slice(first, first + size)
+            inputs = {"video": video[part], "audio": audio[part]}
+            scores.append(self._run("pair", inputs, [len(video[part])]))
+        return np.concatenate(scores)
 
-    def _run(self, graph: str, inputs: dict[str, Floats]) -> Floats:
+    def _run(self, graph: str, inputs: Mapping[str, NDArray[Any]], shape: list[int]) -> Floats:
         try:
-            output: Floats = self._sessions[graph].run(None, inputs)[0]
+            output: Floats = self._sessions[graph].run(None, dict(inputs))[0]
         except Exception as error:  # ONNX Runtime's errors share no public base class
             raise ModelError(
                 f"{self.name}: its {graph} graph failed: {str(error).splitlines()[0]}"
             ) from error
+        if list(output.shape) != shape:
+            raise ModelError(f"{self.name}: its {graph} graph gave {list(output.shape)}, expected {shape}")
         return output
 
 
@@ -135,15 +181,17 @@ def load_student(folder: str | Path | None = None, *, threads: int = 1) -> Stude
     folder = Path(folder) if folder is not None else DEFAULT_STUDENT
     declared, sha256 = _read_contract(folder)
     _refuse_mismatch(folder, declared)
+    layout = _read_layout(folder, declared)
     sessions = {}
-    for graph, inputs in GRAPHS.items():
+    for graph, inputs in layout.inputs().items():
         entry = declared["graphs"].get(graph)
         if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in ("file", "sha256")):
             raise ModelError(f"{folder / CONTRACT_FILE}: does not describe the {graph} graph")
         sessions[graph] = open_session(
             folder / entry["file"], threads=threads, inputs=inputs, sha256=entry["sha256"]
         )
-    return Student(_name_of(folder, declared), sha256, _read_calibration(folder, declared), sessions)
+    calibration = _read_calibration(folder, declared)
+    return Student(_name_of(folder, declared), sha256, calibration, layout, sessions)
 
 
 def identify_student(folder: str | Path | None = None) -> tuple[str, str]:
@@ -158,12 +206,11 @@ def identify_student(folder: str | Path | None = None) -> tuple[str, str]:
 
 
 def open_session(
-    path: Path, *, threads: int, inputs: Mapping[str, list[int] | None], sha256: str | None = None
+    path: Path, *, threads: int, inputs: Mapping[str, list[int]], sha256: str | None = None
 ) -> ort.InferenceSession:
     """Open an ONNX graph for a CPU that others use too: given threads, none of them spinning.
 
-    `inputs` are the names that it must have, with their shapes after the batch (None: any). Raises
-    ModelError.
+    `inputs` are the names that it must have, with their shapes after the first axis. Raises ModelError.
     """
     try:
         data = path.read_bytes()
@@ -182,8 +229,7 @@ def open_session(
     except Exception as error:  # ONNX Runtime's errors share no public base class
         raise ModelError(f"{path}: not a model that ONNX Runtime can load") from error
     found = {entry.name: entry.shape[1:] for entry in session.get_inputs()}
-    wrong = [name for name, shape in inputs.items() if shape not in (None, found.get(name))]
-    if found.keys() != inputs.keys() or wrong:
+    if found != dict(inputs):
         raise ModelError(f"{path}: has the inputs {found}, expected {dict(inputs)}")
     return session
 
@@ -207,12 +253,30 @@ def _name_of(folder: Path, declared: dict[str, Any]) -> str:
 
 
 def _refuse_mismatch(folder: Path, declared: dict[str, Any]) -> None:
+    version = declared.get("version")
+    if declared.get("format") == spec.ARTEFACT_FORMAT and version != spec.ARTEFACT_VERSION:
+        raise ModelError(
+            f"{folder / CONTRACT_FILE}: a student of version {version!r}, but this version of avsync runs "
+            f"version {spec.ARTEFACT_VERSION}: export its checkpoint again"
+        )
     for key, expected in contract().items():
         if declared.get(key) != expected:
             raise ModelError(
                 f"{folder / CONTRACT_FILE}: made for {key} = {declared.get(key)!r}, "
                 f"but this version of avsync needs {expected!r}"
             )
+
+
+def _read_layout(folder: Path, declared: dict[str, Any]) -> Layout:
+    values: dict[str, Any] = {entry.name: declared.get(entry.name) for entry in fields(Layout)}
+    path = folder / CONTRACT_FILE
+    if values["crop"] not in CROPS:
+        raise ModelError(f"{path}: made for crop = {values['crop']!r}, not one of {', '.join(CROPS)}")
+    for key, value in values.items():
+        least = 0 if key.startswith("reach") else 1
+        if key != "crop" and (type(value) is not int or value < least):
+            raise ModelError(f"{path}: {key} = {value!r} is not a whole number of {least} or more")
+    return Layout(**values)
 
 
 def _read_calibration(folder: Path, declared: dict[str, Any]) -> Calibration | None:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from avsync_cli.spec import CANDIDATES, RANGE_FRAMES
 
 Floats = NDArray[np.float32]
-Scorer = Callable[[Floats, Floats], Floats]  # video [P, D], audio [P, D] -> scores [P]
+Scorer = Callable[[Floats, Floats], Floats]  # video [P, D], audio [P, E] -> scores [P]
 
 LEADS_FRAMES = np.arange(-RANGE_FRAMES, RANGE_FRAMES + 1)  # [31]
 CURVE_FEATURES = 4  # numbers that `curve_features` gives
 _SCATTER = 10.0  # of one window's score, about; only brings the features to the order of one
+_PAIRS_AT_ONCE = 1024  # the tokens of a pair may be 43 kB: a minute's would be 2 GB
 _PEAK_HALF_WIDTH = 2  # frames on each side that belong to the peak, not to its rivals
 
 
@@ -32,7 +33,7 @@ class Peak:
 def score_offsets(
     video: Floats, audio: Floats, *, first_tick_video: int, first_tick_audio: int, score: Scorer
 ) -> Floats:
-    """Score consecutive video windows [V, D] against the audio windows [A, D] at 31 offsets: [V, 31].
+    """Score consecutive video windows [V, D] against the audio windows [A, E] at 31 offsets: [V, 31].
 
     NaN where the sound has no such window: an offset is never scored against sound that is not there.
     """
@@ -41,8 +42,9 @@ def score_offsets(
         return scores
     ticks = first_tick_video + np.arange(len(video))
     wanted = ticks[:, None] - LEADS_FRAMES - first_tick_audio  # [V, 31] rows of `audio`
-    rows, columns = np.nonzero((wanted >= 0) & (wanted < len(audio)))
-    if len(rows):
+    pairs = np.argwhere((wanted >= 0) & (wanted < len(audio)))
+    for first in range(0, len(pairs), _PAIRS_AT_ONCE):
+        rows, columns = pairs[first : first + _PAIRS_AT_ONCE].T
         scores[rows, columns] = score(video[rows], audio[wanted[rows, columns]])
     return scores
 

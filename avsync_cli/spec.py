@@ -50,6 +50,7 @@ LIP_POINTS = 40
 LIP_NUMBERS = 3 * LIP_POINTS  # x, y, z of each point: numbers per frame
 LIP_SCALE = 8.0  # brings eye distances to about unit variance
 CROP_DEFINITION = "grey-mouth-48x96-eye1.8-hann7"
+FACE_CROP_DEFINITION = "rgb-lower-face-48x96-box"  # as the published networks take it
 LIPS_DEFINITION = "mediapipe468-lips40-faceframe-trackmean-x8"
 
 # --- faces -------------------------------------------------------------------------------------
@@ -62,7 +63,7 @@ MAX_HOLD_S = Fraction(1, 2)  # a picture stands for the ticks at most this far f
 
 # --- the artefact ------------------------------------------------------------------------------
 ARTEFACT_FORMAT = "avsync-student"
-ARTEFACT_VERSION = 1
+ARTEFACT_VERSION = 2
 REPORT_SCHEMA_VERSION = 1
 
 

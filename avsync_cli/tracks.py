@@ -3,6 +3,8 @@
 Detection runs rarely; between detections the mesh follows each face from its own last landmarks.
 A cut ends every track. Memory is bounded: a picture is kept only until the crops that need it are
 cut (half a smoothing window), and long tracks are handed on in pieces.
+Where a student sees faces and not mouths, detection runs on every picture: its boxes are what it was
+trained on.
 """
 
 from collections import deque
@@ -14,15 +16,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from avsync_cli.crops import crop_face, crop_mouth
 from avsync_cli.faces import Detection, FaceModels, Roi, roi_from_detection, roi_from_landmarks
-from avsync_cli.lips import KEPT_INDICES, eye_vector, lip_geometry, smooth_over_time
+from avsync_cli.lips import KEPT_INDICES, lip_geometry, smooth_over_time
 from avsync_cli.media import Picture
 from avsync_cli.spec import (
-    CROP_HEIGHT,
-    CROP_WIDTH,
-    CROP_WIDTH_EYE_DISTANCES,
+    CROP_DEFINITION,
     DETECT_EVERY_FRAMES,
     DETECT_EVERY_FRAMES_IDLE,
+    FACE_CROP_DEFINITION,
     MAX_TRACK_FRAMES,
     MIN_PRESENCE,
     SMOOTHING_FRAMES,
@@ -47,7 +49,8 @@ class FaceTrack:
     """One face over N consecutive ticks.
 
     `face` is shared by the pieces of one face. boxes [N, 4] are x0, y0, x1, y1 in pixels of the file
-    (upright); crops uint8 [N, 48, 96] are grey; lips float32 [N, 40, 3] as `lips.lip_geometry`.
+    (upright); crops uint8 are grey mouths [N, 48, 96] or RGB faces [N, 48, 96, 3] (see `crops`); lips
+    float32 [N, 40, 3] as `lips.lip_geometry`.
     """
 
     face: int
@@ -59,12 +62,16 @@ class FaceTrack:
 
 @dataclass(eq=False)
 class _Running:
-    """A track still being followed; `greys` holds the pictures whose crops are not cut yet."""
+    """A track still being followed; `greys` holds the pictures whose crops are not cut yet.
+
+    `detected` is the detector's box when it last saw the face, from 0 to 1 within the mesh's box.
+    """
 
     face: int
     first_tick: int
     roi: Roi
     last_box: Box | None = None  # None until the mesh has found the face
+    detected: Box = field(default_factory=lambda: np.array([0, 0, 1, 1], np.float32))
     points: list[NDArray[np.float32]] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
     greys: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -74,14 +81,27 @@ class _Running:
     def last_tick(self) -> int:
         return self.first_tick + len(self.points) - 1
 
-    def add(self, landmarks: NDArray[np.float32], grey: NDArray[np.uint8], scale: float) -> None:
+    def add(self, landmarks: NDArray[np.float32], scale: float) -> None:
         self.points.append(landmarks[KEPT_INDICES])
         self.last_box = _box_of(landmarks) / scale
         self.boxes.append(self.last_box)
-        self.greys.append(grey)
         self.roi = roi_from_landmarks(landmarks)
+
+    def add_mouth(self, grey: NDArray[np.uint8]) -> None:
+        """Take the mouth's crop from this picture as soon as its place is known."""
+        self.greys.append(grey)
         if len(self.greys) > _LOOKAHEAD:
             self._cut_next()
+
+    def add_face(self, rgb: NDArray[np.uint8], mesh_box: Box, detected: list[Box]) -> None:
+        """Cut the face in the detector's box, or where that would be if the detector has not seen it."""
+        corner, size = np.tile(mesh_box[:2], 2), np.tile(np.maximum(mesh_box[2:] - mesh_box[:2], 1), 2)
+        best = max(detected, key=lambda box: _overlap(box, mesh_box), default=None)
+        if best is not None and _overlap(best, mesh_box) > _SAME_FACE_IOU:
+            self.detected = (best - corner) / size
+            self.crops.append(crop_face(rgb, best))
+        else:
+            self.crops.append(crop_face(rgb, self.detected * size + corner))
 
     def finish(self) -> FaceTrack | None:
         """The finished track, or None where it is shorter than one window."""
@@ -101,8 +121,13 @@ class _Running:
         self.crops.append(crop_mouth(self.greys.pop(0), placed))
 
 
-def track_faces(pictures: Iterable[Picture], models: FaceModels) -> Iterator[FaceTrack]:
-    """Follow every face through the pictures; yield each track, or piece of one, when it ends."""
+def track_faces(
+    pictures: Iterable[Picture], models: FaceModels, *, crop: str = CROP_DEFINITION
+) -> Iterator[FaceTrack]:
+    """Follow every face through the pictures; yield each track, or piece of one, when it ends.
+
+    `crop` says what is cut: mouths (`CROP_DEFINITION`) or faces (`FACE_CROP_DEFINITION`).
+    """
     running: list[_Running] = []
     recent: list[_Running] = []  # ended without a cut: the same face may come back
     names = count()
@@ -118,14 +143,14 @@ def track_faces(pictures: Iterable[Picture], models: FaceModels) -> Iterator[Fac
         if is_cut or picture.tick != last_tick + 1:
             yield from _finish(running)
             running, recent, next_detection = [], [], picture.tick
-        followed = _follow(running, picture, grey, models)
+        followed = _follow(running, picture, grey, models, crop)
         lost = [track for track in running if track not in followed]
         yield from _finish(lost)
         recent = [track for track in recent + lost if picture.tick - track.last_tick < VIDEO_FPS]
         running = followed
         if picture.tick >= next_detection or lost:
             begun = _begin(picture, models, running, recent, names)
-            running = running + _follow(begun, picture, grey, models)
+            running = running + _follow(begun, picture, grey, models, crop)
             next_detection = picture.tick + (DETECT_EVERY_FRAMES if running else DETECT_EVERY_FRAMES_IDLE)
         full = [track for track in running if len(track.points) >= MAX_TRACK_FRAMES]
         yield from _finish(full)
@@ -134,33 +159,12 @@ def track_faces(pictures: Iterable[Picture], models: FaceModels) -> Iterator[Fac
     yield from _finish(running)
 
 
-def crop_mouth(grey: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Cut the mouth [48, 96] from a grey picture [H, W]: level eyes, centred on the lips.
-
-    `points` are the kept mesh points [P, 3] of the (smoothed) face. The crop is as wide as
-    `CROP_WIDTH_EYE_DISTANCES` distances between the eyes, measured in three dimensions so that a
-    turned head does not change its size.
-    """
-    eyes = eye_vector(points)
-    scale = CROP_WIDTH / (CROP_WIDTH_EYE_DISTANCES * max(float(np.linalg.norm(eyes)), 1.0))
-    # Shrinking by more than two skips pixels: cut at a multiple of the size, then average.
-    multiple = max(1, int(np.ceil(0.5 / scale)))
-    angle = np.arctan2(eyes[1], eyes[0])
-    turn = scale * multiple * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    size = (CROP_WIDTH * multiple, CROP_HEIGHT * multiple)
-    centre = points[:40, :2].mean(axis=0)
-    shift = (np.array(size) - 1) / 2 - turn @ centre
-    matrix = np.column_stack([turn, shift])
-    crop = cv2.warpAffine(grey, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    if multiple > 1:
-        crop = cv2.resize(crop, (CROP_WIDTH, CROP_HEIGHT), interpolation=cv2.INTER_AREA)
-    return crop.astype(np.uint8, copy=False)
-
-
 def _follow(
-    tracks: list[_Running], picture: Picture, grey: NDArray[np.uint8], models: FaceModels
+    tracks: list[_Running], picture: Picture, grey: NDArray[np.uint8], models: FaceModels, crop: str
 ) -> list[_Running]:
     """Add this picture to the tracks whose face is still there; return those."""
+    with_faces = bool(tracks) and crop == FACE_CROP_DEFINITION
+    detected = [detection.box for detection in models.detect(picture.rgb)] if with_faces else []
     landmarks, presence = models.mesh(picture.rgb, [track.roi for track in tracks])
     followed: list[_Running] = []
     for track, points, is_face in zip(tracks, landmarks, presence >= MIN_PRESENCE, strict=True):
@@ -168,7 +172,11 @@ def _follow(
         jumped = track.last_box is not None and not _same_place(box, track)
         taken = any(_same_place(box, other) for other in followed)
         if is_face and not jumped and not taken:
-            track.add(points, grey, picture.scale)
+            track.add(points, picture.scale)
+            if with_faces:
+                track.add_face(picture.rgb, _box_of(points), detected)
+            else:
+                track.add_mouth(grey)
             followed.append(track)
     return followed
 
@@ -196,7 +204,7 @@ def _begin(
 
 
 def _continue(track: _Running) -> _Running:
-    return _Running(track.face, track.last_tick + 1, track.roi, track.last_box)
+    return _Running(track.face, track.last_tick + 1, track.roi, track.last_box, track.detected)
 
 
 def _finish(tracks: list[_Running]) -> Iterator[FaceTrack]:

@@ -1,7 +1,7 @@
 """Command line of the exporters; each command imports what it needs when it runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,20 +32,33 @@ def faces(
 
 
 @app.command()
-def student(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `python -m training match`.")],
+def onnx(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a file of published weights.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the student.")],
     calibration: Annotated[
         Path | None, typer.Option(help="JSON with weights, min_confidence and spread_ms.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Its name in reports; the folder's by default.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="Whose weights the file holds: vocalist or mtdvocalist, say.")
+    ] = None,
+    pixels: Annotated[
+        Literal["rgb255", "bgr1"] | None,
+        typer.Option(help="How published weights want their frames, if not as they were published."),
+    ] = None,
+    crop: Annotated[
+        Literal["mouth", "face"] | None,
+        typer.Option(help="What a published network was trained on, if its file does not say; face."),
+    ] = None,
 ) -> None:
     """Turn a checkpoint into a student: three ONNX graphs and the model.json that describes them."""
     from avsync_cli.errors import AvsyncError
     from export.student import export_student
+    from export.trained import open_trained
 
     try:
-        folder = export_student(checkpoint, output, calibration=calibration, name=name)
+        trained = open_trained(checkpoint, network=network, pixels=pixels, crop=crop)
+        folder = export_student(trained, output, calibration=calibration, name=name)
     except AvsyncError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error

@@ -12,8 +12,9 @@ from talking import RATE, TalkingHead, syllables, voice, write_talking_head
 
 from avsync_cli import ConfigError, MediaError, ModelError, check_file
 from avsync_cli.check import Engine, parse_tolerance
-from avsync_cli.media import open_media
-from avsync_cli.spec import TOLERANCES
+from avsync_cli.crops import crop_face
+from avsync_cli.media import Picture, open_media
+from avsync_cli.spec import FACE_CROP_DEFINITION, TOLERANCES
 from avsync_cli.tracks import track_faces
 
 # The hand-made student compares a 40 ms picture with the loudness around it: its zero is off by a
@@ -116,6 +117,40 @@ def test_the_crop_is_upright_and_holds_the_mouth(tmp_path, engine):
             crops.append(next(track_faces(media.pictures(), engine.faces)).crops[5].astype(float))
     assert crops[0].shape == (48, 96)
     assert np.corrcoef(crops[0].ravel(), crops[1].ravel())[0, 1] > 0.95
+
+
+def test_faces_are_cut_as_for_training(engine, heads):
+    """The boxes of each picture's own detection, and not what only training sees."""
+    from training.facecrops import crop_faces
+
+    with open_media(heads[0]) as media:
+        expected = crop_faces(media.pictures(end_s=1.4), engine.faces)
+    with open_media(heads[0]) as media:
+        (track,) = track_faces(media.pictures(end_s=1.4), engine.faces, crop=FACE_CROP_DEFINITION)
+    assert track.crops.shape == (35, 48, 96, 3)
+    assert (track.first_tick, len(track.lips)) == (expected.first_tick, 35)
+    np.testing.assert_array_equal(track.crops, expected.crops)
+
+
+def test_a_face_too_small_for_the_detector_is_cut_where_the_mesh_is(engine):
+    """Found in a tile of the picture at first, then only followed."""
+    head = TalkingHead(syllables(4.0), fps=Fraction(25), side=200)
+    rgb = np.full((720, 1280, 3), 128, np.uint8)
+    rgb[300:500, 500:700] = head(0)
+    assert not engine.faces.detect(rgb)
+    pictures = [Picture(tick, rgb, 1.0) for tick in range(6)]
+    (track,) = track_faces(pictures, engine.faces, crop=FACE_CROP_DEFINITION)
+    assert track.crops.shape == (6, 48, 96, 3)
+    np.testing.assert_array_equal(track.crops[5], crop_face(rgb, track.boxes[5]))
+    assert (track.boxes[5] > [500, 300, 500, 300]).all()
+    assert (track.boxes[5] < [700, 500, 700, 500]).all()
+
+
+def test_a_student_of_faces_checks_files(tmp_path, engine, heads):
+    """The hand-made student looks at the lips alone: what it says does not depend on the crops."""
+    faces = write_student(tmp_path / "faces", crop=FACE_CROP_DEFINITION)
+    report = check_file(heads[160], model=faces, threads=1)
+    assert report.audio_lead_ms == pytest.approx(check_file(heads[160], engine=engine).audio_lead_ms)
 
 
 def test_media_errors_have_their_reason(tmp_path, engine):

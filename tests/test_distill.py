@@ -162,7 +162,7 @@ def test_a_run_folder_holds_what_was_run(cache, teacher, tmp_path):
     assert train(recipe, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert set(config.pop("origin")) == {
-        "commit", "cache_manifest_sha256", "teacher_sha256", "started", "start_sha256"
+        "commit", "cache_manifest_sha256", "crop", "teacher_sha256", "started", "start_sha256"
     }  # fmt: skip
     assert from_table(Recipe, config, where="test") == recipe
     validations = rows(tmp_path, "val.csv")

@@ -5,10 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from avsync_cli.errors import ConfigError
+from avsync_cli.mel import MelTrack
 from avsync_cli.model import contract, load_student
-from export.student import export_student, folded
+from export.__main__ import app
+from export.student import export_student
+from export.trained import open_trained
 from training.checkpoint import Checkpoint, averaged_net, load_checkpoint, save_checkpoint
 from training.config import MatchConfig, ModelConfig
 from training.encoders import MatchNet
@@ -38,25 +42,29 @@ def checkpoint(tmp_path_factory):
 def student_folder(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("students")
     (folder / "calibration.json").write_text(json.dumps(CALIBRATION))
-    return export_student(checkpoint, folder / "small", calibration=folder / "calibration.json")
+    command = ["onnx", str(checkpoint), "-o", str(folder / "small")]
+    result = CliRunner().invoke(app, [*command, "--calibration", str(folder / "calibration.json")])
+    assert result.exit_code == 0, result.output
+    assert "video.onnx" in result.output
+    return folder / "small"
 
 
-def test_onnx_equals_torch_at_every_batch_size(checkpoint, student_folder):
+def test_onnx_equals_torch_for_clips_of_every_length(checkpoint, student_folder):
     net = averaged_net(load_checkpoint(checkpoint))
     student = load_student(student_folder)
     rng = np.random.default_rng(0)
     for frames in (5, 6, 50):
         crops = rng.integers(0, 256, (frames, 48, 96)).astype(np.uint8)
         lips = rng.standard_normal((frames, 40, 3)).astype(np.float32)
-        mels = rng.standard_normal((frames - 4, 80, 16)).astype(np.float32)
+        mel = MelTrack(rng.standard_normal((16 * frames // 5 + 1, 80)).astype(np.float32), 3, 3, frames - 4)
         rows = np.arange(frames - 4)[:, None] + np.arange(5)
         with torch.no_grad():
             video = net.encode_video(
                 torch.from_numpy(crops[rows]).float(), torch.from_numpy(lips[rows]).flatten(2)
             )
-            audio = net.encode_audio(torch.from_numpy(mels))
+            audio = net.encode_audio(torch.from_numpy(mel.windows()))
         assert np.allclose(student.encode_video(crops, lips), video, atol=1e-4)
-        assert np.allclose(student.encode_audio(mels), audio, atol=1e-4)
+        assert np.allclose(student.encode_audio(mel, mel.all_ticks), audio, atol=1e-4)
         scores = student.score(video.numpy(), audio.numpy())
         assert np.allclose(scores, (video * audio).sum(1), atol=1e-4)
 
@@ -64,6 +72,7 @@ def test_onnx_equals_torch_at_every_batch_size(checkpoint, student_folder):
 def test_model_json_says_where_it_comes_from(student_folder):
     declared = json.loads((student_folder / "model.json").read_text())
     assert declared.items() >= contract().items()
+    assert (declared["video_width"], declared["audio_width"], declared["reach_frames"]) == (32, 32, 0)
     assert declared["name"] == "small"
     assert declared["training"]["commit"] == "abc"
     assert declared["training"]["config"]["model"]["embedding"] == 32
@@ -72,9 +81,9 @@ def test_model_json_says_where_it_comes_from(student_folder):
 
 
 def test_an_older_student_is_replaced(checkpoint, tmp_path):
-    export_student(checkpoint, tmp_path / "s", name="one")
+    export_student(open_trained(checkpoint), tmp_path / "s", name="one")
     (tmp_path / "s" / "old").touch()
-    export_student(checkpoint, tmp_path / "s", name="other")
+    export_student(open_trained(checkpoint), tmp_path / "s", name="other")
     assert load_student(tmp_path / "s").name == "other"
     assert load_student(tmp_path / "s").calibration is None
     assert not (tmp_path / "s" / "old").exists()
@@ -84,21 +93,12 @@ def test_a_folder_of_something_else_is_left_alone(checkpoint, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "precious.pt").touch()
     with pytest.raises(ConfigError, match="something else"):
-        export_student(checkpoint, tmp_path / "runs")
+        export_student(open_trained(checkpoint), tmp_path / "runs")
     assert (tmp_path / "runs" / "precious.pt").exists()
-
-
-def test_folding_leaves_no_norm_and_the_same_numbers(checkpoint):
-    net = averaged_net(load_checkpoint(checkpoint))
-    flat = folded(net)
-    assert not any(isinstance(m, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d) for m in flat.modules())
-    frames, lips = 255 * torch.rand(2, 5, 48, 96), torch.randn(2, 5, 120)
-    with torch.no_grad():
-        assert torch.allclose(flat.encode_video(frames, lips), net.encode_video(frames, lips), atol=1e-4)
 
 
 def test_a_bad_calibration_is_refused(checkpoint, tmp_path):
     (tmp_path / "c.json").write_text('{"weights": []}')
     with pytest.raises(ConfigError, match="a calibration has"):
-        export_student(checkpoint, tmp_path / "s", calibration=tmp_path / "c.json")
+        export_student(open_trained(checkpoint), tmp_path / "s", calibration=tmp_path / "c.json")
     assert not (tmp_path / "s").exists()

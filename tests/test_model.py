@@ -4,10 +4,19 @@ import json
 
 import numpy as np
 import pytest
-from students import CALIBRATION, write_student
+from numpy.lib.stride_tricks import sliding_window_view
+from students import (
+    CALIBRATION,
+    LAYOUT,
+    REACH_FRAMES,
+    REACH_MEL_STEPS,
+    write_far_student,
+    write_student,
+)
 
 from avsync_cli.errors import ModelError
-from avsync_cli.model import Student, contract, load_student
+from avsync_cli.mel import MelTrack
+from avsync_cli.model import DEFAULT_STUDENT, Student, contract, load_student
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +54,41 @@ def test_fewer_frames_than_a_window_give_no_window(student, frames):
 
 
 def test_no_audio_windows_and_no_pairs_are_no_error(student):
-    assert len(student.encode_audio(np.zeros((0, 80, 16), np.float32))) == 0
-    assert len(student.score(np.zeros((0, 5), np.float32), np.zeros((0, 5), np.float32))) == 0
+    assert student.encode_audio(made_mel(40), np.arange(0)).shape == (0, 5)
+    assert student.score(np.zeros((0, 5), np.float32), np.zeros((0, 5), np.float32)).shape == (0,)
+
+
+def made_mel(steps: int, *, origin_tick: int = -2) -> MelTrack:
+    mel = np.random.default_rng(2).standard_normal((steps, 80), np.float32)
+    return MelTrack(mel, origin_tick, origin_tick, (steps - 16) * 5 // 16)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 32, 1000])
+def test_results_do_not_depend_on_the_chunks_and_only_ends_are_repeated(tmp_path, chunk):
+    """A student that gives what it sees beyond its windows, against numpy on the whole clip."""
+    student = load_student(write_far_student(tmp_path / "far", chunk_windows=chunk))
+    lips = np.random.default_rng(1).standard_normal((75, 40, 3), np.float32)
+    gap = np.pad(lips[:, 2, 1] - lips[:, 3, 1], REACH_FRAMES, "edge")
+    video = student.encode_video(np.zeros((75, 48, 96), np.uint8), lips)
+    np.testing.assert_allclose(video, sliding_window_view(gap, 5 + 2 * REACH_FRAMES), atol=1e-5)
+
+    mel = made_mel(260)
+    loud = np.pad(mel.mel.sum(axis=1), REACH_MEL_STEPS, "edge")
+    for ticks in (mel.all_ticks, mel.all_ticks[7:30], mel.all_ticks[-1:]):
+        steps = (ticks - mel.origin_tick) * 16 // 5
+        expected = sliding_window_view(loud, 16 + 2 * REACH_MEL_STEPS)[steps]
+        np.testing.assert_allclose(student.encode_audio(mel, ticks), expected, atol=1e-4)
+
+    audio = student.encode_audio(mel, mel.all_ticks)[: len(video)]
+    np.testing.assert_allclose(student.score(video, audio), video.sum(1) + audio.sum(1), atol=1e-3)
+
+
+def test_a_graph_that_does_not_give_what_the_contract_says_is_refused(tmp_path):
+    student = load_student(write_far_student(tmp_path / "far", reach_frames=1, reach_mel_steps=0))
+    with pytest.raises(ModelError, match=r"video graph gave \[14, 9\], expected \[16, 9\]"):
+        student.encode_video(np.zeros((20, 48, 96), np.uint8), np.zeros((20, 40, 3), np.float32))
+    with pytest.raises(ModelError, match="audio graph failed"):
+        student.encode_audio(made_mel(60), np.arange(-2, 10))
 
 
 def test_scores_are_those_of_the_pair_graph(student):
@@ -54,10 +96,31 @@ def test_scores_are_those_of_the_pair_graph(student):
     np.testing.assert_allclose(student.score(video, audio), np.full(5, 2.0))
 
 
-@pytest.mark.parametrize("key", sorted(contract()))
+@pytest.mark.parametrize("key", sorted({**contract(), **LAYOUT}))
 def test_every_term_of_the_contract_is_checked(tmp_path, key):
     folder = write_student(tmp_path / "student", **{key: "something else"})
     with pytest.raises(ModelError, match=key):
+        load_student(folder)
+
+
+def test_the_bundled_student_is_whole_and_names_no_machine():
+    student = load_student()
+    assert student.calibration is not None
+    assert (student.layout.video_width, student.layout.reach_frames) == (256, 0)
+    for path in DEFAULT_STUDENT.glob("*.onnx"):
+        assert b"stack_trace" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"reach_frames": -1}, {"chunk_windows": 0}, {"audio_width": True}])
+def test_a_layout_that_cannot_be_is_refused(tmp_path, change):
+    folder = write_student(tmp_path / "student", **change)
+    with pytest.raises(ModelError, match=f"{next(iter(change))} = .* is not a whole number"):
+        load_student(folder)
+
+
+def test_a_student_of_the_first_version_is_refused_in_one_line(tmp_path):
+    folder = write_student(tmp_path / "student", version=1)
+    with pytest.raises(ModelError, match=r"version 1, but .* runs version 2: export its checkpoint again$"):
         load_student(folder)
 
 

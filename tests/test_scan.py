@@ -41,6 +41,20 @@ def test_scores_equal_a_slow_loop(windows, sounds, video_tick, audio_tick):
                 assert np.isnan(scores[row, column])
 
 
+def test_pairs_are_scored_a_bounded_number_at_a_time():
+    video, audio = pairs(300, 340)
+    sizes = []
+
+    def counting(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
+        sizes.append(len(video))
+        return dot(video, audio)
+
+    scores = score_offsets(video, audio, first_tick_video=0, first_tick_audio=-20, score=counting)
+    assert sum(sizes) == np.isfinite(scores).sum() == 300 * 31
+    assert max(sizes) < 2000
+    assert scores[299, 0] == pytest.approx(video[299] @ audio[299 + 15 + 20], rel=1e-5)
+
+
 @given(st.integers(-14, 14))
 def test_a_planted_lead_is_found_with_its_sign(lead):
     """Sound early by `lead` frames: what fits tick t is heard at tick t - lead."""

@@ -23,6 +23,7 @@ import numpy as np
 
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import contract
+from avsync_cli.spec import CROP_DEFINITION
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -30,6 +31,11 @@ GREY = "grey"
 PUBLISHED = "published"
 PUBLISHED_OWN_BOXES = "published-own-boxes"
 CROPS = (GREY, PUBLISHED, PUBLISHED_OWN_BOXES)
+
+# What prepared clips depend on, of a student's contract.
+_TERMS = ("video_fps", "sample_rate_hz", "window_frames", "window_mel_steps", "mel", "lips")
+# The first caches did not declare the scale of the mel; it has never been another.
+_FIRST_MEL_TERMS = ("n_fft", "hop_samples", "bins", "min_hz", "max_hz")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,19 @@ class CachedClip:
     video_sha256: str = ""
     audio_sha256: str = ""
     reason: str | None = None
+
+
+def prepared_inputs() -> dict[str, Any]:
+    """What is prepared, for caches and shards to declare: plain JSON values."""
+    declared = contract()
+    return {key: declared[key] for key in _TERMS} | {"crop": CROP_DEFINITION}
+
+
+def are_ours(declared: Any) -> bool:  # noqa: ANN401 - what a file holds
+    """Whether a cache or shards declare the inputs that this version prepares; other terms do not count."""
+    ours = prepared_inputs()
+    first = ours | {"mel": {key: ours["mel"][key] for key in _FIRST_MEL_TERMS}}
+    return isinstance(declared, dict) and {key: declared.get(key) for key in ours} in (ours, first)
 
 
 def video_path(cache: Path, file: str) -> Path:
@@ -69,7 +88,7 @@ def write_manifest(cache: Path, clips: list[CachedClip], *, crop: str = GREY) ->
     """Write the manifest that makes a folder of parts a cache."""
     content = {
         "version": VERSION,
-        "contract": contract(),
+        "contract": prepared_inputs(),
         "crop": crop,
         "clips": [asdict(clip) for clip in sorted(clips, key=lambda clip: clip.file)],
     }
@@ -111,6 +130,12 @@ def require_grey(cache: Path) -> None:
         raise ConfigError(f"{cache}: holds {crop} crops (RGB faces), but this needs the tool's own grey ones")
 
 
+def require_rgb(cache: Path) -> None:
+    """Raises ConfigError where a cache holds grey crops."""
+    if read_crop(cache) == GREY:
+        raise ConfigError(f"{cache}: holds grey crops, but this needs RGB faces (prepare --crop published)")
+
+
 def _read(cache: Path) -> tuple[list[CachedClip], str]:
     path = cache / MANIFEST
     try:
@@ -120,7 +145,7 @@ def _read(cache: Path) -> tuple[list[CachedClip], str]:
         clips = [CachedClip(**row) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: no manifest of a cache; run `python -m training prepare`") from error
-    if version != VERSION or made_for != contract() or crop not in CROPS:
+    if version != VERSION or not are_ours(made_for) or crop not in CROPS:
         raise ConfigError(f"{path}: made for another version or other inputs; prepare the corpus again")
     return clips, crop
 

@@ -18,9 +18,9 @@ from scipy.optimize import minimize
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import CONTRACT_FILE, Calibration, Student, load_student
 from avsync_cli.scan import average_curve, count_windows, curve_features, find_peak, score_offsets
-from avsync_cli.spec import RANGE_FRAMES, WINDOW_FRAMES
+from avsync_cli.spec import FACE_CROP_DEFINITION, RANGE_FRAMES, WINDOW_FRAMES
 from avsync_cli.timing import lead_ms
-from training.cache import CachedClip, read_manifest, require_grey
+from training.cache import CachedClip, read_manifest, require_grey, require_rgb
 from training.clips import load_clip
 
 Floats = NDArray[np.float32]
@@ -73,7 +73,7 @@ class Encoded:
 def calibrate(folder: Path, cache: Path, *, seed: int = 0) -> tuple[Calibration, list[Example]]:
     """Fit a student's calibration on a cache's validation clips and write it into its `model.json`."""
     student = load_student(folder, threads=0)
-    require_grey(cache)
+    (require_rgb if student.layout.crop == FACE_CROP_DEFINITION else require_grey)(cache)
     clips = [clip for clip in read_manifest(cache) if clip.split == "val" and clip.reason is None]
     if not clips:
         raise ConfigError(f"{cache}: has no validation clips to calibrate on")
@@ -87,7 +87,7 @@ def encode_clip(student: Student, cache: Path, clip: CachedClip) -> Encoded:
     """Encode all windows of a cached clip."""
     loaded = load_clip(cache, clip)
     windows = student.encode_video(loaded.crops, loaded.lips.astype(np.float32))
-    sound = student.encode_audio(loaded.mel.windows().astype(np.float32))
+    sound = student.encode_audio(loaded.mel, loaded.mel.all_ticks)
     return Encoded(windows, sound, loaded.first_tick, loaded.mel.first_tick)
 
 

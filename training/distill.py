@@ -31,7 +31,7 @@ from training.processes import Processes, join_processes, pick_device
 from training.progress import Progress
 from training.recipe import NetworkConfig, Recipe
 from training.recipe_checkpoint import RecipeCheckpoint, load_recipe_checkpoint, save_recipe_checkpoint
-from training.sources import MemorySource, open_source
+from training.sources import MemorySource, crop_of, open_source
 from training.steps import AnyNetwork, PairSource, Trainer, take_step
 from training.streams import StreamedPairs
 from training.vocalist import Reach
@@ -216,9 +216,13 @@ def snapshot(
 
 
 def origin_of(recipe: Recipe) -> dict[str, Any]:
-    """The commit, and the hashes of the data and of the teacher."""
+    """The commit, the hashes of the data and of the teacher, and what the data's crops are."""
     teacher = recipe.teacher.weights if recipe.teacher is not None else None
-    return provenance_of(Path(recipe.cache)) | {"teacher_sha256": sha256_of(Path(teacher)) if teacher else ""}
+    folder = Path(recipe.cache)
+    return provenance_of(folder) | {
+        "crop": crop_of(folder),
+        "teacher_sha256": sha256_of(Path(teacher)) if teacher else "",
+    }
 
 
 def with_files(

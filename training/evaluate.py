@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from avsync_cli.errors import ConfigError
-from training.cache import require_grey
+from training.cache import require_grey, require_rgb
 from training.clips import LoadedClip, load_clips
 from training.corpus import Clip, read_corpus
 from training.journal import provenance_of
@@ -65,6 +65,8 @@ def evaluate(
             raise ConfigError("protocol: needs --cache")
         if not judged.takes_rgb:
             require_grey(cache)
+        if not judged.takes_grey:
+            require_rgb(cache)
         chosen = choose_clips(cache, split, only=only, count=clips)
         torch.set_num_threads(jobs)
         figures = protocol(judged.encoders, chosen, max_frames=max_frames)

@@ -13,11 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from avsync_cli.crops import lower_half
 from avsync_cli.faces import FaceModels
 from avsync_cli.media import Picture
-from avsync_cli.spec import CROP_HEIGHT, CROP_WIDTH, WINDOW_FRAMES
-
-FACE_SIDE = CROP_WIDTH  # pixels of the whole face, of which the crop is the lower half
+from avsync_cli.spec import WINDOW_FRAMES
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,6 @@ class FaceCrops:
 
     first_tick: int
     crops: NDArray[np.uint8]
-
-
-def lower_half(face: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The crop [48, 96, 3] of a face [H, W, 3]."""
-    resized = cv2.resize(face, (FACE_SIDE, FACE_SIDE), interpolation=cv2.INTER_LINEAR)
-    return resized[FACE_SIDE - CROP_HEIGHT :].astype(np.uint8, copy=False)
 
 
 def read_face_folder(folder: Path) -> FaceCrops:

@@ -6,6 +6,7 @@ from typing import Any
 
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import load_student
+from avsync_cli.spec import FACE_CROP_DEFINITION
 from training.baseline_recipe import (
     BaselineCheckpoint,
     baseline_net,
@@ -21,7 +22,7 @@ from training.processes import pick_device
 from training.recipe import NetworkConfig
 from training.recipe_checkpoint import RecipeCheckpoint, is_recipe_checkpoint, load_recipe_checkpoint
 from training.tokens import network_encoders
-from training.validate import Encoders, torch_encoders, window_encoders
+from training.validate import Encoders, student_encoders, torch_encoders
 from training.vocalist import read_weights_file
 
 
@@ -29,12 +30,13 @@ from training.vocalist import read_weights_file
 class Judged:
     """A student's functions, and what the result says of it: `identity`, and for a network its `facts`.
 
-    `takes_rgb`: not only the tool's grey crops.
+    `takes_grey`: the tool's mouths; `takes_rgb`: faces in colour.
     """
 
     encoders: Encoders
     identity: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
+    takes_grey: bool = True
     takes_rgb: bool = False
 
 
@@ -49,8 +51,9 @@ def open_judged(student: Path | None, *, network: str | None, threads: int) -> J
         if network is not None:
             raise ConfigError("--network: needs --student with a file of weights")
         loaded = load_student(student, threads=threads)
-        encoders = window_encoders(loaded.encode_video, loaded.encode_audio, loaded.score)
-        return Judged(encoders, {"name": loaded.name, "sha256": loaded.sha256})
+        takes_rgb = loaded.layout.crop == FACE_CROP_DEFINITION
+        identity = {"name": loaded.name, "sha256": loaded.sha256}
+        return Judged(student_encoders(loaded), identity, takes_grey=not takes_rgb, takes_rgb=takes_rgb)
     content = read_weights_file(student)
     if is_recipe_checkpoint(content):
         return _of_recipe(load_recipe_checkpoint(student), student, network)

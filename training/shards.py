@@ -27,8 +27,16 @@ from pathlib import Path
 import numpy as np
 
 from avsync_cli.errors import ConfigError
-from avsync_cli.model import contract
-from training.cache import CROPS, CachedClip, read_crop, read_manifest, read_parts, sha256_of
+from training.cache import (
+    CROPS,
+    CachedClip,
+    are_ours,
+    prepared_inputs,
+    read_crop,
+    read_manifest,
+    read_parts,
+    sha256_of,
+)
 from training.clips import LoadedClip, unpack_clip
 from training.draws import SHARD_ORDER
 from training.progress import Progress
@@ -104,7 +112,7 @@ def write_shards(cache: Path, folder: Path, *, clips_per_shard: int) -> list[Sha
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "contract": contract(),
+        "contract": prepared_inputs(),
         "crop": read_crop(cache),
         "clips": len(entries),
         "shards": [asdict(shard) | {"clips": len(shard.windows)} for shard in shards],
@@ -137,7 +145,7 @@ def read_index(folder: Path) -> tuple[str, list[Shard]]:
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: no index of shards; run `python -m training shard`") from error
-    if kind != (FORMAT, VERSION) or made_for != contract() or crop not in CROPS:
+    if kind != (FORMAT, VERSION) or not are_ours(made_for) or crop not in CROPS:
         raise ConfigError(f"{path}: made for another version or other inputs; make the shards again")
     return crop, shards
 

@@ -16,7 +16,7 @@ from avsync_cli.errors import ConfigError
 from training.cache import MANIFEST, read_crop, sha256_of
 from training.clips import LoadedClip, load_clips
 from training.draws import CLIP_ORDER
-from training.shards import BUFFER_CLIPS, INDEX, ShardSource, open_shards
+from training.shards import BUFFER_CLIPS, INDEX, ShardSource, open_shards, read_index
 
 
 class Source(Protocol):
@@ -75,3 +75,8 @@ def open_source(
     if not clips:
         raise ConfigError(f"{folder}: no clip of the split {split!r} has {min_windows} windows")
     return MemorySource(clips, read_crop(folder), sha256_of(folder / MANIFEST))
+
+
+def crop_of(folder: Path) -> str:
+    """The kind of the crops of a cache or of shards. Raises ConfigError."""
+    return read_index(folder)[0] if (folder / INDEX).exists() else read_crop(folder)

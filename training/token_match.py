@@ -108,9 +108,9 @@ class TokenMatchNet(nn.Module):
         return scaled
 
     def _audio_rows(self, mel: NDArray[np.float32], ticks: NDArray[np.int64]) -> NDArray[np.float32]:
-        edge = (REACH_MEL_STEPS, REACH_MEL_STEPS)
         steps = np.array([mel_step_at(int(tick)) for tick in ticks])
-        whole = torch.from_numpy(np.pad(mel[: steps[-1] + WINDOW_MEL_STEPS], (edge, (0, 0)), "edge"))
+        end = steps[-1] + WINDOW_MEL_STEPS + REACH_MEL_STEPS
+        whole = torch.from_numpy(mel[np.arange(-REACH_MEL_STEPS, end).clip(0, len(mel) - 1)])
         tokens = self.audio_encoder(whole.T.contiguous().unsqueeze(0))
         embedding = self.audio_head(
             windows_of(tokens, torch.from_numpy(steps).unsqueeze(0), WINDOW_MEL_STEPS).squeeze(0)

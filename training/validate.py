@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from avsync_cli.mel import MelTrack
+from avsync_cli.model import Student
 from avsync_cli.scan import score_offsets
 from avsync_cli.spec import CANDIDATES, WINDOW_FRAMES
 from training.clips import LoadedClip, video_windows
@@ -57,15 +58,24 @@ def torch_encoders(net: MatchNet) -> Encoders:
     return window_encoders(encode_video, encode_audio, dot_score)
 
 
+def student_encoders(student: Student) -> Encoders:
+    """The functions of an exported student."""
+
+    def encode_video(crops: NDArray[np.uint8], lips: Floats, windows: int) -> Floats:
+        frames = windows + WINDOW_FRAMES - 1 + student.layout.reach_frames
+        return student.encode_video(crops[:frames], lips[:frames])[:windows]
+
+    return Encoders(encode_video, student.encode_audio, student.score)
+
+
 def window_encoders(
     encode_video: Callable[[NDArray[np.uint8], Floats], Floats],
     encode_audio: Callable[[Floats], Floats],
     score: Callable[[Floats, Floats], Floats],
 ) -> Encoders:
-    """The functions of a student that looks at windows alone.
+    """The functions of encoders that look at windows alone.
 
-    They are those of the tool's `Student`: crops [N, 48, 96] and lips -> [N - 4, D], and mels [A, 80, 16]
-    -> [A, D].
+    They take crops [N, 48, 96] and lips -> [N - 4, D], and mels [A, 80, 16] -> [A, D].
     """
 
     def first_windows(crops: NDArray[np.uint8], lips: Floats, windows: int) -> Floats:
