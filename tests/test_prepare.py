@@ -14,13 +14,13 @@ from training.corpus import read_corpus
 from training.prepare import prepare, prepare_clip
 
 COLUMNS = (
-    *("file", "split", "source", "machine_made"),
+    *("file", "split", "source", "machine_made", "audio_rate"),
     *("seconds", "source_lead_frames", "clip_lead_frames", "clip_confidence"),
 )
 ROWS = [
-    ("wild/a.mp4", "train", "s", "no", "4.0", "", "1.5", "0.6"),
-    ("wild/b.mp4", "val", "s", "no", "4.0", "0.25", "1.5", "0.6"),
-    ("wild/none.mp4", "train", "s", "yes", "4.0", "", "3.0", "0.1"),
+    ("wild/a.mp4", "train", "s", "no", "48000", "4.0", "", "1.5", "0.6"),
+    ("wild/b.mp4", "val", "s", "no", "48000", "4.0", "0.25", "1.5", "0.6"),
+    ("wild/none.mp4", "train", "s", "yes", "48000", "4.0", "", "3.0", "0.1"),
 ]
 
 

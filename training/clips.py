@@ -110,7 +110,14 @@ class Sampler:
         self, clips: list[LoadedClip], config: DataConfig, *, seed: int, steps: int, reach: Reach = NO_REACH
     ) -> None:
         self._config, self._seed, self._steps, self._reach = config, seed, steps, reach
-        usable = [clip for clip in clips if clip.windows >= config.min_windows]
+        unknown = set(config.leave_out) - {clip.entry.source for clip in clips}
+        if unknown:
+            raise ConfigError(f"leave_out: the cache has no clip of the source {sorted(unknown)[0]!r}")
+        usable = [
+            clip
+            for clip in clips
+            if clip.windows >= config.min_windows and clip.entry.source not in config.leave_out
+        ]
         self._domains = sorted(config.start.keys() | config.end.keys())
         self._clips = {
             domain: [clip for clip in usable if clip.entry.domain == domain] for domain in self._domains

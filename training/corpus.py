@@ -28,6 +28,7 @@ class Clip:
     source: str
     machine_made: bool
     seconds: float
+    audio_rate: int
     lead_frames: float
     source_lead_frames: float | None
     left_out: str | None = None
@@ -81,6 +82,7 @@ def _clip(row: dict[str, str], correction: Correction | None) -> Clip:
         source=row["source"],
         machine_made=row["machine_made"] == "yes",
         seconds=float(row["seconds"]),
+        audio_rate=int(row["audio_rate"]),
         lead_frames=_lead_frames(row, source_lead, correction),
         source_lead_frames=source_lead,
         left_out=None if correction is None or correction.keep else correction.reason,

@@ -64,7 +64,8 @@ def open_judged(student: Path | None, *, network: str | None, threads: int) -> J
             raise ConfigError(f"{student}: holds a student of the matching, not a {network}")
         checkpoint = load_checkpoint(student)
         identity = {"checkpoint": student.name, "step": checkpoint.step, **checkpoint.provenance}
-        return Judged(match_encoders(averaged_net(checkpoint)), identity)
+        facts = {"left_out": list(checkpoint.config.data.leave_out)}
+        return Judged(match_encoders(averaged_net(checkpoint)), identity, facts)
     if network is None:
         raise ConfigError(f"{student}: not a checkpoint of ours; say with --network whose weights it holds")
     return _of_weights(student, network)
