@@ -9,6 +9,7 @@ from students import write_student
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import Calibration, load_student
 from training.calibrate import (
+    MAX_FALSE_SYNC,
     MAX_WRONG_PEAKS,
     MISMATCHED_PRIOR,
     expected_calibration_error,
@@ -70,6 +71,19 @@ def test_mismatched_sound_counts_for_its_prior():
     examples = [Example(k, np.zeros(5), 50, 0.0, error, at_edge=False) for k, error in enumerate(errors)]
     counts = prior_weights(examples)
     assert counts[:40].sum() / counts.sum() == pytest.approx(MISMATCHED_PRIOR)
+
+
+def test_mismatched_sound_is_seldom_said_to_be_in_sync():
+    """Examples without an offset that are as sure as the others raise the threshold until few are left."""
+    rng = np.random.default_rng(0)
+    examples = made_up_examples(4000)
+    for number in range(400):
+        features = np.array([1.0, rng.uniform(0, 3), rng.beta(1, 3), np.log(50), 0.0])
+        examples.append(Example(number, features, 50, 0.0, None, at_edge=False))
+    calibration = fit(examples)
+    assert calibration.min_confidence > fit(examples[:4000]).min_confidence
+    sure = confidence_of(calibration, examples[4000:]) >= calibration.min_confidence
+    assert 0 < sure.mean() <= MAX_FALSE_SYNC
 
 
 def test_noise_cannot_be_calibrated():

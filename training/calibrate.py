@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import CONTRACT_FILE, Calibration, load_student
-from avsync_cli.spec import FACE_CROP_DEFINITION
+from avsync_cli.spec import DEFAULT_TOLERANCE, FACE_CROP_DEFINITION, TOLERANCES
 from avsync_cli.timing import lead_ms
 from training.cache import read_manifest, require_grey, require_rgb
 from training.examples import MARGIN, STRETCH_FRAMES, Example, make_examples
@@ -25,6 +25,7 @@ Mask = NDArray[np.bool_]
 MISMATCHED_PRIOR = 0.2  # what examples for which no offset is right count for together
 COVERED = 0.9
 MAX_WRONG_PEAKS = 0.05  # share of the accepted examples, by their weight
+MAX_FALSE_SYNC = 0.02  # share of the examples for which no offset is right that are said to be in sync
 FOLDS = 5
 RIDGE = 1e-4
 
@@ -49,9 +50,7 @@ def fit(examples: list[Example]) -> Calibration:
     counts = prior_weights(examples)
     weights = _logistic(features, right, counts)
     confidence = 1 / (1 + np.exp(-features @ weights))
-    accepted = np.array([not example.at_edge for example in examples])
-    wrong = np.array([example.is_wrong_peak for example in examples])
-    least = _threshold(confidence[accepted], wrong[accepted], counts[accepted])
+    least = _threshold(confidence, examples, counts)
     errors = np.array(
         [
             (lead_ms(abs(example.error_frames)), example.windows)
@@ -100,6 +99,11 @@ def describe(calibration: Calibration, examples: list[Example]) -> str:
     windows = np.array([example.windows for example in examples])
     accepted = (confidence >= calibration.min_confidence) & ~np.array([e.at_edge for e in examples])
     mismatched = np.array([example.error_frames is None for example in examples])
+    limits = TOLERANCES[DEFAULT_TOLERANCE]
+    level = np.array([limits.contains(lead_ms(example.lead_frames)) for example in examples])
+    if mismatched.any():
+        false_sync = (accepted & level)[mismatched].mean()
+        lines.insert(2, f"said to be in sync where no offset is right: {false_sync:.1%}")
     edges = [*STRETCH_FRAMES, 10**9]
     for low, high in pairwise(edges):
         inside = (windows + MARGIN >= low) & (windows + MARGIN < high)
@@ -170,12 +174,22 @@ def _logistic(
 
 
 def _threshold(
-    confidence: NDArray[np.float64], wrong: NDArray[np.bool_], counts: NDArray[np.float64]
+    confidence: NDArray[np.float64], examples: list[Example], counts: NDArray[np.float64]
 ) -> float:
-    """The least confidence at which few enough of the accepted rest on a wrong peak."""
+    """The least confidence at which few enough of the accepted rest on a wrong peak, and few enough of what
+    has no offset is said to be in sync."""
+    inside = np.array([not example.at_edge for example in examples])
+    wrong = np.array([example.is_wrong_peak for example in examples])
+    mismatched = np.array([example.error_frames is None for example in examples])
+    limits = TOLERANCES[DEFAULT_TOLERANCE]
+    level = np.array([limits.contains(lead_ms(example.lead_frames)) for example in examples])
     for least in np.arange(0.05, 1.0, 0.01):
-        accepted = confidence >= least
-        if accepted.any() and np.average(wrong[accepted], weights=counts[accepted]) <= MAX_WRONG_PEAKS:
+        accepted = inside & (confidence >= least)
+        if not accepted.any():
+            break
+        wrong_share = np.average(wrong[accepted], weights=counts[accepted])
+        false_sync = (accepted & level)[mismatched].mean() if mismatched.any() else 0.0
+        if wrong_share <= MAX_WRONG_PEAKS and false_sync <= MAX_FALSE_SYNC:
             return float(round(least, 2))
     raise ConfigError("no confidence keeps the share of wrong answers low enough: train longer")
 
