@@ -44,7 +44,7 @@ def answer_scores(scores: Floats, calibration: Calibration) -> Answer:
     peak = find_peak(curve)
     if peak is None:
         return Answer(curve, windows, None, 0.0, None, "too_short")
-    confidence = _confidence(curve, windows, calibration)
+    confidence = _confidence(scores, curve, calibration)
     uncertainty_ms = calibration.spread_ms[0] + calibration.spread_ms[1] / np.sqrt(windows)
     reason: Reason | None = None
     if windows + WINDOW_FRAMES - 1 < MIN_USABLE_FRAMES:
@@ -100,6 +100,6 @@ def _agree(one: Answer, other: Answer) -> bool:
     return abs(one.lead_frames - other.lead_frames) <= 1.0
 
 
-def _confidence(curve: Floats, windows: int, calibration: Calibration) -> float:
-    logit = float(np.dot(calibration.weights, curve_features(curve, windows)))
+def _confidence(scores: Floats, curve: Floats, calibration: Calibration) -> float:
+    logit = float(np.dot(calibration.weights, curve_features(scores, curve)))
     return float(1.0 / (1.0 + np.exp(-np.clip(logit, -30, 30))))

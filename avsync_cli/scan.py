@@ -16,7 +16,8 @@ Floats = NDArray[np.float32]
 Scorer = Callable[[Floats, Floats], Floats]  # video [P, D], audio [P, E] -> scores [P]
 
 LEADS_FRAMES = np.arange(-RANGE_FRAMES, RANGE_FRAMES + 1)  # [31]
-CURVE_FEATURES = 4  # numbers that `curve_features` gives
+CURVE_FEATURES = 5  # numbers that `curve_features` gives
+_PART_WINDOWS = 12  # of a part that is asked by itself: half a second
 _SCATTER = 10.0  # of one window's score, about; only brings the features to the order of one
 _PAIRS_AT_ONCE = 1024  # the tokens of a pair may be 43 kB: a minute's would be 2 GB
 _PEAK_HALF_WIDTH = 2  # frames on each side that belong to the peak, not to its rivals
@@ -90,19 +91,29 @@ def find_peak(curve: Floats) -> Peak | None:
     return Peak(float(LEADS_FRAMES[best]) + shift, at_edge=False)
 
 
-def curve_features(curve: Floats, windows: int) -> NDArray[np.float64]:
-    """What the confidence is judged by: [4] constant, height, margin, log of the number of windows.
+def curve_features(scores: Floats, curve: Floats) -> NDArray[np.float64]:
+    """What the confidence is judged by: [5] constant, height, margin, log of how many windows, agreement.
 
-    Height is the peak over the curve's median; margin the peak over the best rival that is no
-    neighbour of it. Both are taken in units of the curve's scatter, which falls with the square root of
-    the number of windows: a low peak is chance in a short clip and a find in a long one.
+    Height is the peak of the curve [31] of the scores [V, 31] over its median; margin the peak over the best
+    rival that is no neighbour of it. Both are taken in units of the curve's scatter, which falls with the
+    square root of the number of windows: a low peak is chance in a short clip and a find in a long one.
+    Agreement is the share of the clip's parts of half a second whose own best offset is the same.
     """
     best = int(np.nanargmax(curve))
+    windows = max(1, count_windows(scores, curve))
+    agreement = _agreement(scores, best)
     rivals = curve.copy()
     rivals[max(0, best - _PEAK_HALF_WIDTH) : best + _PEAK_HALF_WIDTH + 1] = np.nan
-    windows = max(windows, 1)
     if not np.isfinite(rivals).any():
-        return np.array([1.0, 0.0, 0.0, np.log(windows)])
+        return np.array([1.0, 0.0, 0.0, np.log(windows), agreement])
     top, unit = float(curve[best]), _SCATTER / np.sqrt(windows)
     height, margin = top - float(np.nanmedian(curve)), top - float(np.nanmax(rivals))
-    return np.array([1.0, height / unit, margin / unit, np.log(windows)])
+    return np.array([1.0, height / unit, margin / unit, np.log(windows), agreement])
+
+
+def _agreement(scores: Floats, best: int) -> float:
+    """Share of the parts of the scores [V, 31] that peak within a frame of column `best`."""
+    parts = np.array_split(scores, max(1, len(scores) // _PART_WINDOWS))
+    curves = [curve for curve in map(average_curve, parts) if np.isfinite(curve).any()]
+    agreeing = [abs(int(np.nanargmax(curve)) - best) <= 1 for curve in curves]
+    return float(np.mean(agreeing)) if agreeing else 0.0

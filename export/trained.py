@@ -10,12 +10,11 @@ from export.graphs import AnyNet
 from training.baseline_recipe import is_baseline_checkpoint
 from training.cache import GREY, sha256_of
 from training.checkpoint import FORMAT as MATCH_FORMAT
-from training.checkpoint import load_checkpoint
+from training.checkpoint import averaged_net, load_checkpoint
 from training.config import as_table
 from training.networks import PublishedNet, load_exactly, make_network
 from training.recipe import NetworkConfig, Pixels
 from training.recipe_checkpoint import is_recipe_checkpoint, load_recipe_checkpoint
-from training.token_match import make_match_net
 from training.vocalist import read_weights_file
 
 CropName = Literal["mouth", "face"]
@@ -62,10 +61,9 @@ def open_trained(
 
 def _of_matching(path: Path, crop: CropName | None) -> Trained:
     checkpoint = load_checkpoint(path)
-    net = make_match_net(checkpoint.config)
-    net.load_state_dict(checkpoint.average)
+    net = averaged_net(checkpoint)
     origin = {"config": as_table(checkpoint.config), "steps_done": checkpoint.step, **checkpoint.provenance}
-    return Trained(net.eval(), _crop_of(net, crop, path), origin)
+    return Trained(net, _crop_of(net, crop, path), origin)
 
 
 def _of_recipe(path: Path, crop: CropName | None) -> Trained:

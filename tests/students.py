@@ -18,7 +18,7 @@ from avsync_cli.model import CONTRACT_FILE, contract
 from avsync_cli.spec import CROP_DEFINITION, FACE_CROP_DEFINITION
 
 UPPER_LIP_Y, LOWER_LIP_Y = 3 * 2 + 1, 3 * 3 + 1  # points 13 and 14 stand third and fourth; y points up
-CALIBRATION = {"weights": [-6.0, 0.0, 120.0, 0.5], "min_confidence": 0.5, "spread_ms": [20.0, 100.0]}
+CALIBRATION = {"weights": [-6.0, 0.0, 120.0, 0.5, 0.0], "min_confidence": 0.5, "spread_ms": [20.0, 100.0]}
 LAYOUT = {
     "crop": CROP_DEFINITION,
     "reach_frames": 0,

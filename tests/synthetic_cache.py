@@ -41,6 +41,7 @@ def _video(loud: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         frame[24 - half : 24 + half, 30:66] = 40
     lips = np.zeros((len(loud), 40, 3), np.float16)
     lips[:, 20:, 1] = (loud - loud.mean())[:, None]
+    lips[:, 3, 1] = loud.mean() - loud  # the inner lower lip, which a student made by hand looks at
     return {"crops": crops, "lips": lips, "first_tick": np.array(0)}
 
 

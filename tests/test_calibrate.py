@@ -9,14 +9,15 @@ from students import write_student
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import Calibration, load_student
 from training.calibrate import (
+    MAX_FALSE_SYNC,
     MAX_WRONG_PEAKS,
     MISMATCHED_PRIOR,
-    Example,
     expected_calibration_error,
     fit,
     prior_weights,
     write_calibration,
 )
+from training.examples import Example
 
 
 def made_up_examples(count: int, seed: int = 0) -> list[Example]:
@@ -27,8 +28,8 @@ def made_up_examples(count: int, seed: int = 0) -> list[Example]:
         margin, windows = rng.uniform(0, 2), int(rng.integers(20, 200))
         is_right = rng.random() < 1 / (1 + np.exp(-(8 * margin - 3)))
         error = rng.uniform(-0.75, 0.75) if is_right else rng.uniform(2, 9)
-        features = np.array([1.0, rng.uniform(0, 3), margin, np.log(windows)])
-        examples.append(Example(number, features, windows, float(error), at_edge=False))
+        features = np.array([1.0, rng.uniform(0, 3), margin, np.log(windows), 0.0])
+        examples.append(Example(number, features, windows, error, float(error), at_edge=False))
     return examples
 
 
@@ -60,22 +61,36 @@ def test_few_of_the_accepted_are_wrong_and_the_spread_covers_them():
 
 
 def test_mismatched_sound_is_never_right():
-    example = Example(0, np.zeros(4), 50, None, at_edge=False)
+    example = Example(0, np.zeros(5), 50, 0.0, None, at_edge=False)
     assert not example.is_right
     assert example.is_wrong_peak
 
 
 def test_mismatched_sound_counts_for_its_prior():
-    examples = [Example(k, np.zeros(4), 50, None if k < 40 else 0.0, at_edge=False) for k in range(100)]
+    errors = [None if k < 40 else 0.0 for k in range(100)]
+    examples = [Example(k, np.zeros(5), 50, 0.0, error, at_edge=False) for k, error in enumerate(errors)]
     counts = prior_weights(examples)
     assert counts[:40].sum() / counts.sum() == pytest.approx(MISMATCHED_PRIOR)
+
+
+def test_mismatched_sound_is_seldom_said_to_be_in_sync():
+    """Examples without an offset that are as sure as the others raise the threshold until few are left."""
+    rng = np.random.default_rng(0)
+    examples = made_up_examples(4000)
+    for number in range(400):
+        features = np.array([1.0, rng.uniform(0, 3), rng.beta(1, 3), np.log(50), 0.0])
+        examples.append(Example(number, features, 50, 0.0, None, at_edge=False))
+    calibration = fit(examples)
+    assert calibration.min_confidence > fit(examples[:4000]).min_confidence
+    sure = confidence_of(calibration, examples[4000:]) >= calibration.min_confidence
+    assert 0 < sure.mean() <= MAX_FALSE_SYNC
 
 
 def test_noise_cannot_be_calibrated():
     rng = np.random.default_rng(0)
     noise = [
-        Example(0, np.array([1, *rng.uniform(size=3)]), 50, float(rng.uniform(-15, 15)), at_edge=False)
-        for _ in range(500)
+        Example(0, np.array([1, *rng.uniform(size=4)]), 50, 0.0, float(error), at_edge=False)
+        for error in rng.uniform(-15, 15, 500)
     ]
     with pytest.raises(ConfigError, match="no confidence"):
         fit(noise)
@@ -91,7 +106,7 @@ def test_calibration_error_of_a_known_case():
 
 def test_a_calibration_is_written_into_the_artefact_and_read_back(tmp_path):
     folder = write_student(tmp_path / "student", calibration=None)
-    calibration = Calibration((-1.0, 0.5, 2.0, 0.1), 0.7, (30.0, 120.0))
+    calibration = Calibration((-1.0, 0.5, 2.0, 0.1, 1.0), 0.7, (30.0, 120.0))
     write_calibration(folder, calibration)
     assert load_student(folder).calibration == calibration
     assert json.loads((folder / "model.json").read_text())["name"] == "lips-and-loudness"

@@ -11,13 +11,17 @@ from synthetic_cache import make_cache
 from torch.utils.flop_counter import FlopCounterMode
 
 from avsync_cli.errors import ConfigError
-from training.checkpoint import averaged_net, load_checkpoint
-from training.clips import load_clips
+from avsync_cli.mel import MelTrack
+from training.checkpoint import load_checkpoint
+from training.clips import Sampler, Section, load_clips, make_batch
 from training.compact import COMPACT, EDGE, REACH_FRAMES, REACH_MEL_STEPS, CompactDims, CompactNet
 from training.config import DataConfig, MatchConfig, ModelConfig, OptimiserConfig
 from training.match import CHECKPOINT, train
 from training.relations import ALL_LAYERS, compare_layers
-from training.token_match import make_match_net, windows_of, with_context
+from training.token_match import make_match_net, windows_of
+from training.tokens import match_encoders
+from training.validate import score_clip
+from training.vocalist import Reach
 
 SIZES = ModelConfig(video_widths=(4, 4, 8), video_blocks=(1, 1, 1), lips_width=8)
 TINY = CompactDims("tiny", 16, SIZES, audio_widths=(4, 4, 8, 8), heads=2, layers=1)
@@ -112,18 +116,9 @@ def test_relations_of_edge_and_compact_compare():
 
 def test_windows_are_cut_out_of_tokens():
     tokens = torch.arange(24.0).view(2, 12, 1)
-    found = windows_of(tokens, torch.tensor([[0, 3], [7, 99]]), 5)
+    found = windows_of(tokens, torch.tensor([[0, 3], [7, 1]]), 5)
     assert found[0].tolist() == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7]]
-    assert found[1].tolist() == [[19, 20, 21, 22, 23]] * 2
-
-
-def test_windows_whose_context_is_not_real_do_not_count():
-    valid = torch.tensor([[True] * 8, [True] * 6 + [False] * 2, [True] * 4 + [False] * 4])
-    assert with_context(valid).int().tolist() == [
-        [0, 0, 1, 1, 1, 1, 0, 0],
-        [0, 0, 1, 1, 0, 0, 0, 0],
-        [0, 0, 0, 0, 0, 0, 0, 0],
-    ]
+    assert found[1].tolist() == [[19, 20, 21, 22, 23], [13, 14, 15, 16, 17]]
 
 
 @pytest.fixture(scope="module")
@@ -158,15 +153,79 @@ def test_edge_encoders_train_from_the_trunk_of_a_student(cache, tmp_path):
     edge = CompactNet(EDGE)
     fitting = {key for key, value in trained.average.items() if key in edge.state_dict()}
     assert fitting == {key for key in edge.state_dict() if key.startswith(("video_encoder", "audio_encoder"))}
-    with pytest.raises(ConfigError, match="encoders of mtdvocalist-edge"):
-        averaged_net(trained)
+
+
+def scores_in_batch(net, section, windows):
+    """Scores of a section's windows [W] against its sounds [W] as they are in training."""
+    batch = make_batch([section], windows, 0, reach=net.reach)
+    with torch.no_grad():
+        out = net(batch.crops, batch.lips, batch.mel, batch)
+    pairs = (out.video * out.video_gate.unsqueeze(1)) @ out.audio.T
+    return pairs.numpy(), batch.validity
+
+
+def test_training_sees_windows_as_scoring_does(cache):
+    """Inside a clip, at its ends, and where a section was cut: there as in a clip that ends there."""
+    torch.manual_seed(1)
+    net = make_match_net(edge_config(cache)).eval()
+    clip = load_clips(cache, split="val")[0]
+    first, end = clip.run
+    windows = end - first
+    expected = score_clip(clip, match_encoders(net))
+    pairs, validity = scores_in_batch(net, Section(clip, first), windows)
+    assert validity.video.all()
+    assert validity.audio.all()
+    for lead in (-3, 0, 2):
+        diagonal = np.diagonal(pairs, -lead)
+        column = expected[:, lead + 15]
+        np.testing.assert_allclose(diagonal, column[np.isfinite(column)], atol=1e-4)
+
+    cut = Section(clip, first + 2, video_cut=(3, 2), audio_cut=(3, 4))
+    pairs, validity = scores_in_batch(net, cut, windows - 4)
+    assert validity.video[0].int().tolist() == [0] * 3 + [1] * (windows - 9) + [0] * 2
+    assert validity.audio[0].int().tolist() == [0] * 3 + [1] * (windows - 11) + [0] * 4
+    expected = score_clip(shortened(clip, (5, windows - 4), (5, windows - 6)), match_encoders(net))
+    for lead in (-3, 0, 2):
+        diagonal = [pairs[row, row - lead] for row in range(3, windows - 6) if 3 <= row - lead < windows - 8]
+        column = expected[:, lead + 15]
+        np.testing.assert_allclose(diagonal, column[np.isfinite(column)], atol=1e-4)
+
+
+def shortened(clip, video, sounds):
+    """A clip of the video windows and the audio windows of the given ranges, counted from its first ones.
+
+    The first sound's mel step must be on the grid of a clip that begins there: every fifth tick's is.
+    """
+    mel, tick = clip.mel, clip.mel.first_tick + sounds[0]
+    assert mel.origin_tick == mel.first_tick
+    assert sounds[0] % 5 == 0
+    start, last = mel.starts(mel.all_ticks[slice(*sounds)])[[0, -1]]
+    track = MelTrack(mel.mel[start : last + 16], tick, tick, sounds[1] - sounds[0])
+    frames = slice(video[0], video[1] + 4)
+    return replace(
+        clip,
+        crops=clip.crops[frames],
+        lips=clip.lips[frames],
+        first_tick=clip.first_tick + video[0],
+        mel=track,
+    )
+
+
+def test_edge_sections_are_cut_at_random_and_never_to_less_than_asked(cache):
+    config = replace(edge_config(cache).data, cut_windows=5, min_windows=8, windows=30)
+    sampler = Sampler(load_clips(cache, split="train"), config, seed=0, steps=10, reach=Reach(2, 6))
+    validity = [sampler.batch(step).validity for step in range(20)]
+    firsts = {int(valid.int().argmax()) for v in validity for valid in (*v.video, *v.audio)}
+    assert firsts == {0, 1, 2, 3, 4, 5}
+    assert any((v.video != v.audio).any() for v in validity)
+    assert min(int(v.video.sum(1).min()) for v in validity) >= 8
 
 
 def test_scores_of_a_clip_are_those_of_its_windows(cache):
     """The shared tokens of the whole clip against windows that are encoded one by one."""
     net = make_match_net(edge_config(cache)).eval()
     clip = load_clips(cache, split="val")[0]
-    scores = net.score_clip(clip)
+    scores = score_clip(clip, match_encoders(net))
     tick, lead = 12, -4  # the sound comes four frames late
     lips = torch.from_numpy(clip.lips.astype(np.float32)).flatten(1)
     rows = slice(tick - clip.first_tick - 2, tick - clip.first_tick + 7)

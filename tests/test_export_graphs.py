@@ -19,8 +19,8 @@ from training.encoders import MatchNet
 from training.networks import make_network
 from training.recipe import NetworkConfig
 from training.token_match import TokenMatchNet
-from training.tokens import network_encoders
-from training.validate import score_clip, student_encoders, torch_encoders
+from training.tokens import match_encoders, network_encoders
+from training.validate import score_clip, student_encoders
 
 pytestmark = pytest.mark.slow  # the exporter takes seconds, a minute where the machine is busy
 
@@ -60,10 +60,8 @@ def settle(net, clip):
 
 
 def scores_by_torch(net, clip):
-    if isinstance(net, TokenMatchNet):
-        return net.score_clip(clip)
-    encoders = torch_encoders(net) if isinstance(net, MatchNet) else network_encoders(net)
-    return score_clip(clip, encoders)
+    matching = isinstance(net, MatchNet | TokenMatchNet)
+    return score_clip(clip, match_encoders(net) if matching else network_encoders(net))
 
 
 @pytest.mark.parametrize(

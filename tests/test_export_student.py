@@ -19,7 +19,7 @@ from training.encoders import MatchNet
 
 pytestmark = pytest.mark.slow  # the exporter takes seconds
 
-CALIBRATION = {"weights": [0.0, 1.0, 1.0, 1.0], "min_confidence": 0.5, "spread_ms": [20.0, 100.0]}
+CALIBRATION = {"weights": [0.0, 1.0, 1.0, 1.0, 1.0], "min_confidence": 0.5, "spread_ms": [20.0, 100.0]}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_model_json_says_where_it_comes_from(student_folder):
     assert declared["name"] == "small"
     assert declared["training"]["commit"] == "abc"
     assert declared["training"]["config"]["model"]["embedding"] == 32
-    assert load_student(student_folder).calibration.weights == (0.0, 1.0, 1.0, 1.0)
+    assert load_student(student_folder).calibration.weights == (0.0, 1.0, 1.0, 1.0, 1.0)
     assert not list(student_folder.parent.glob(".student-*"))
 
 

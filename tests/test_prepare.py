@@ -9,18 +9,18 @@ from synthetic_cache import make_cache
 
 from avsync_cli.errors import ConfigError
 from training.cache import audio_path, open_cache, read_manifest, video_path
-from training.clips import audio_windows, load_clips, make_batch
+from training.clips import Section, audio_windows, load_clips, make_batch
 from training.corpus import read_corpus
 from training.prepare import prepare, prepare_clip
 
 COLUMNS = (
-    *("file", "split", "source", "machine_made"),
+    *("file", "split", "source", "machine_made", "audio_rate"),
     *("seconds", "source_lead_frames", "clip_lead_frames", "clip_confidence"),
 )
 ROWS = [
-    ("wild/a.mp4", "train", "s", "no", "4.0", "", "1.5", "0.6"),
-    ("wild/b.mp4", "val", "s", "no", "4.0", "0.25", "1.5", "0.6"),
-    ("wild/none.mp4", "train", "s", "yes", "4.0", "", "3.0", "0.1"),
+    ("wild/a.mp4", "train", "s", "no", "48000", "4.0", "", "1.5", "0.6"),
+    ("wild/b.mp4", "val", "s", "no", "48000", "4.0", "0.25", "1.5", "0.6"),
+    ("wild/none.mp4", "train", "s", "yes", "48000", "4.0", "", "3.0", "0.1"),
 ]
 
 
@@ -104,7 +104,7 @@ def test_batches_pair_each_window_with_its_own_sound(corpus, tmp_path):
     prepare(corpus, read_corpus(corpus, corrections=None)[:1], cache, jobs=1)
     clip = load_clips(cache, split="train")[0]
     first, end = clip.run
-    batch = make_batch([(clip, first), (clip, end - 5)], 12, 3)
+    batch = make_batch([Section(clip, first), Section(clip, end - 5)], 12, 3)
     assert batch.validity.video.sum(1).tolist() == [12, 5]
     mels = audio_windows(batch.mel, batch.audio_steps).unflatten(0, (2, 18))
     for row, tick in ((0, first), (1, end - 5)):

@@ -125,14 +125,19 @@ def test_a_peak_beside_nothing_is_at_the_edge():
     assert find_peak(np.full(31, np.nan, np.float32)) is None
 
 
-def test_features_are_height_and_margin():
-    curve = np.zeros(31, np.float32)
-    curve[[12, 13, 14, 25]] = [0.9, 1.0, 0.9, 0.6]
-    assert curve_features(curve, 100) == pytest.approx([1, 1.0, 0.4, np.log(100)])
-    assert curve_features(curve, 400) == pytest.approx([1, 2.0, 0.8, np.log(400)])
+@pytest.mark.parametrize("windows", [96, 384])
+def test_features_are_height_and_margin_and_agreement(windows):
+    row = np.zeros(31, np.float32)
+    row[[12, 13, 14, 25]] = [0.9, 1.0, 0.9, 0.6]
+    scores = np.tile(row, (windows, 1))
+    unit = 10 / np.sqrt(windows)
+    expected = [1, 1.0 / unit, 0.4 / unit, np.log(windows), 1.0]
+    assert curve_features(scores, average_curve(scores)) == pytest.approx(expected, rel=1e-4)
+    scores[: windows // 4] = np.roll(scores[: windows // 4], 6, axis=1)  # a quarter says something else
+    assert curve_features(scores, average_curve(scores))[4] == 0.75
 
 
-CALIBRATION = Calibration(weights=(-4.0, 0.0, 12.0, 0.0), min_confidence=0.5, spread_ms=(20.0, 100.0))
+CALIBRATION = Calibration(weights=(-4.0, 0.0, 12.0, 0.0, 0.0), min_confidence=0.5, spread_ms=(20.0, 100.0))
 
 
 def scores_with_peak(*, height: float, column: int, windows: int) -> np.ndarray:

@@ -9,9 +9,10 @@ from synthetic_cache import make_cache
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import load_student
 from avsync_cli.spec import FACE_CROP_DEFINITION
-from training.calibrate import calibrate, encode_clip
+from training.calibrate import calibrate
 from training.clips import load_clips
 from training.evaluate import evaluate
+from training.examples import encode_clip
 from training.validate import score_clip, student_encoders
 
 
@@ -37,7 +38,7 @@ def test_some_windows_of_a_clip_are_encoded_as_all_are(tmp_path, cache):
     row, lead = 20, 3
     heard = audio[clip.first_tick + row - lead - clip.mel.first_tick]
     assert scores[row, lead + 15] == pytest.approx(whole[row].sum() + heard.sum(), rel=1e-5)
-    encoded = encode_clip(student, cache, clip.entry)
+    encoded = encode_clip(student, clip)
     np.testing.assert_array_equal(encoded.video, whole)
     np.testing.assert_array_equal(encoded.audio, audio)
 

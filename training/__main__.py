@@ -5,11 +5,12 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from avsync_cli.errors import EXIT_INTERRUPTED, AvsyncError, ConfigError
+from training.data_commands import audit, prepare, scatter, shard
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -31,55 +32,8 @@ def main() -> None:
     """Prepare the corpus, train a student, and measure it."""
 
 
-@app.command()
-def prepare(
-    corpus: Annotated[Path, typer.Argument(help="Corpus folder with its manifest.csv, or that of LRS2.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Cache folder.")],
-    layout: Annotated[Literal["corpus", "lrs2"], typer.Option(help="How the folder is laid out.")] = "corpus",
-    lists: Annotated[
-        list[Path] | None,
-        typer.Option("--list", help="File list of LRS2, such as train.txt; may be repeated."),
-    ] = None,
-    crop: Annotated[
-        Literal["grey", "published"] | None,
-        typer.Option(help="The tool's grey mouths (default), or RGB faces as VocaLiST takes them."),
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only files whose path begins so; may be repeated.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many clips.")] = None,
-) -> None:
-    """Decode clips once into a cache of crops, lip geometry and mels."""
-    from training.corpus import read_corpus
-    from training.lrs2 import read_lists
-    from training.prepare import corpus_tasks, crop_kind, describe, fill_cache
-
-    if (layout == "lrs2") != bool(lists):
-        raise ConfigError("--list: needed with --layout lrs2, and only there")
-    tasks = read_lists(corpus, lists) if lists else corpus_tasks(corpus, read_corpus(corpus))
-    tasks = [
-        task
-        for task in tasks
-        if (not only or task.entry.file.startswith(tuple(only))) and split in (None, task.entry.split)
-    ][:limit]
-    kind = crop_kind(tasks, wanted=crop)
-    unit = "clips" if lists else "s of video"
-    typer.echo(describe(fill_cache(output, tasks, jobs=jobs, crop=kind, unit=unit)))
-
-
-@app.command()
-def shard(
-    cache: Annotated[Path, typer.Argument(help="Cache folder.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the shards.")],
-    clips_per_shard: Annotated[int, typer.Option(min=1, help="Clips in one tar file.")] = 1000,
-) -> None:
-    """Pack a cache into tar files, for training on more than fits into memory."""
-    from training.shards import write_shards
-
-    shards = write_shards(cache, output, clips_per_shard=clips_per_shard)
-    typer.echo(f"{sum(len(shard.windows) for shard in shards)} clips in {len(shards)} shards")
+for data_command in (prepare, shard, audit, scatter):
+    app.command()(data_command)
 
 
 @app.command()
@@ -310,31 +264,6 @@ def calibrate(
 
     calibration, examples = run(student, cache, seed=seed)
     typer.echo(describe(calibration, examples))
-
-
-@app.command()
-def scatter(
-    cache: Annotated[Path, typer.Option(help="Cache folder.")],
-    domain: Annotated[str, typer.Option(help="First folder of the clips' paths.")] = "broadcast",
-    split: Annotated[str, typer.Option(help="Which clips.")] = "val",
-    student: Annotated[Path | None, typer.Option(help="Student's folder, or a checkpoint.")] = None,
-) -> None:
-    """How far a domain's clips lie apart, and how much of it is their own."""
-    from training.cache import require_grey
-    from training.clips import load_clips
-    from training.judged import open_judged
-    from training.scatter import measure_scatter
-    from training.validate import score_clip
-
-    require_grey(cache)
-    clips = [clip for clip in load_clips(cache, split=split) if clip.entry.domain == domain]
-    encoders = open_judged(student, network=None, threads=os.cpu_count() or 1).encoders
-    found = measure_scatter([score_clip(clip, encoders) for clip in clips])
-    typer.echo(
-        f"{found.clips} of {len(clips)} clips: median {found.median_frames:+.2f} frames, standard deviation "
-        f"{found.deviation_frames:.2f}; halves correlate by {found.correlation:.2f}, so "
-        f"{found.own_deviation_frames:.2f} frames are the clips' own"
-    )
 
 
 def run_app() -> None:

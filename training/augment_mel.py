@@ -69,7 +69,7 @@ def add_babble(levels: Tensor, which: Tensor, rng: torch.Generator) -> Tensor:
     """The voice of another clip of the batch, 3 to 25 dB below."""
     snr_db = uniform((len(levels),), 3, 25, rng)
     shift = int(torch.randint(levels.shape[1], (), generator=rng))
-    return _mixed(levels, levels.roll((1, shift), (0, 1)), snr_db, which)
+    return mixed(levels, levels.roll((1, shift), (0, 1)), snr_db, which)
 
 
 def add_hiss(levels: Tensor, which: Tensor, rng: torch.Generator) -> Tensor:
@@ -78,7 +78,7 @@ def add_hiss(levels: Tensor, which: Tensor, rng: torch.Generator) -> Tensor:
     bins = torch.linspace(0, 1, MEL_BINS)
     # The level of Gaussian noise scatters by about 4 dB from one step and bin to the next.
     noise = tilt_db * bins + 4.0 * torch.randn(levels.shape, generator=rng)
-    return _mixed(levels, noise, uniform((len(levels),), 0, 30, rng), which)
+    return mixed(levels, noise, uniform((len(levels),), 0, 30, rng), which)
 
 
 def limit_band(levels: Tensor, which: Tensor, rng: torch.Generator) -> Tensor:
@@ -101,7 +101,7 @@ def mask_bins(levels: Tensor, which: Tensor, rng: torch.Generator) -> Tensor:
     return torch.where(masked.unsqueeze(1), levels.mean(dim=(1, 2), keepdim=True), levels)
 
 
-def _mixed(levels: Tensor, other: Tensor, snr_db: Tensor, which: Tensor) -> Tensor:
+def mixed(levels: Tensor, other: Tensor, snr_db: Tensor, which: Tensor) -> Tensor:
     """Add the power of `other`, brought to `snr_db` [C] below the clip's mean power."""
     voice, added = _power(levels), _power(other)
     wanted = voice.mean(dim=(1, 2)) * 10 ** (-snr_db / 10) * which

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from avsync_cli.errors import ConfigError, ModelError
-from training.config import WINDOW_NETWORK, MatchConfig, as_table, from_table
+from training.config import MatchConfig, as_table, from_table
 from training.encoders import MatchNet
+from training.token_match import TokenMatchNet, make_match_net
 
 FORMAT = "avsync-match-checkpoint"
 VERSION = 1
@@ -67,11 +68,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: not a checkpoint that can be read") from error
 
 
-def averaged_net(checkpoint: Checkpoint) -> MatchNet:
-    """The window net with the averaged weights, in evaluation mode. Raises ConfigError for another one."""
-    if checkpoint.config.network != WINDOW_NETWORK:
-        raise ConfigError(f"the checkpoint holds the encoders of {checkpoint.config.network}, not a student")
-    net = MatchNet(checkpoint.config.model)
+def averaged_net(checkpoint: Checkpoint) -> MatchNet | TokenMatchNet:
+    """The net with the averaged weights, in evaluation mode."""
+    net = make_match_net(checkpoint.config)
     net.load_state_dict(checkpoint.average)
     return net.eval()
 

@@ -1,11 +1,12 @@
 """Prepared clips in memory, and batches drawn from them.
 
-C clips, W video windows, A audio windows a clip, F = W + 4 frames, T mel steps. A batch depends on
-(seed, step) alone, so a resumed run sees what an uninterrupted one would have seen.
+C clips, W video windows, A audio windows a clip, F = W + 4 + 2r frames, T mel steps; r, s: how many frames
+and mel steps a network looks beyond its windows. A batch depends on (seed, step) alone, so a resumed run
+sees what an uninterrupted one would have seen.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ from avsync_cli.timing import mel_step_at
 from training.cache import CachedClip, read_manifest, read_parts, unpack_parts
 from training.config import DataConfig
 from training.matching import Validity
+from training.vocalist import Reach
+
+NO_REACH = Reach()
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,22 @@ class LoadedClip:
 
 
 @dataclass(frozen=True)
+class Section:
+    """W windows of a clip from a tick on, some of which at its ends are taken away: how many of the video
+    windows at either end, how many of the audio windows. Past a cut the last frame or step is repeated, as
+    it is at a clip's end."""
+
+    clip: LoadedClip
+    tick: int
+    video_cut: tuple[int, int] = (0, 0)
+    audio_cut: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
 class Batch:
-    """crops uint8 [C, F, 48, 96], lips [C, F, 40, 3], mel [C, T, 80]; where their windows begin:
-    video_rows [C, W] frames, audio_steps [C, A] mel steps; and which of them are real."""
+    """crops uint8 [C, F, 48, 96], lips [C, F, 40, 3], mel [C, T, 80], with the network's reach before the
+    first window; where their windows begin, reach left out: video_rows [C, W] frames, audio_steps [C, A]
+    mel steps; and which of them are real."""
 
     crops: Tensor
     lips: Tensor
@@ -89,9 +106,18 @@ def unpack_clip(entry: CachedClip, video: bytes, audio: bytes) -> LoadedClip:
 class Sampler:
     """Draws batches: a domain for each place, then a clip of it, then a run of its windows."""
 
-    def __init__(self, clips: list[LoadedClip], config: DataConfig, *, seed: int, steps: int) -> None:
-        self._config, self._seed, self._steps = config, seed, steps
-        usable = [clip for clip in clips if clip.windows >= config.min_windows]
+    def __init__(
+        self, clips: list[LoadedClip], config: DataConfig, *, seed: int, steps: int, reach: Reach = NO_REACH
+    ) -> None:
+        self._config, self._seed, self._steps, self._reach = config, seed, steps, reach
+        unknown = set(config.leave_out) - {clip.entry.source for clip in clips}
+        if unknown:
+            raise ConfigError(f"leave_out: the cache has no clip of the source {sorted(unknown)[0]!r}")
+        usable = [
+            clip
+            for clip in clips
+            if clip.windows >= config.min_windows and clip.entry.source not in config.leave_out
+        ]
         self._domains = sorted(config.start.keys() | config.end.keys())
         self._clips = {
             domain: [clip for clip in usable if clip.entry.domain == domain] for domain in self._domains
@@ -119,15 +145,27 @@ class Sampler:
             clip = self._clips[domain][rng.choice(len(self._clips[domain]), p=self._weights[domain])]
             first, end = clip.run
             last_start = max(first, end - self._config.windows)
-            sections.append((clip, int(rng.integers(first, last_start + 1))))
-        return make_batch(sections, self._config.windows, self._config.audio_context)
+            section = Section(clip, int(rng.integers(first, last_start + 1)))
+            sections.append(self._cut(section, rng) if self._config.cut_windows else section)
+        return make_batch(sections, self._config.windows, self._config.audio_context, reach=self._reach)
+
+    def _cut(self, section: Section, rng: np.random.Generator) -> Section:
+        """Where a clip ends, picture and sound end together, and a network that looks beyond its windows
+        would learn to match the ends. So each is cut by itself."""
+        most = min(self._config.cut_windows, (section.clip.windows - self._config.min_windows) // 2)
+        cuts = rng.integers(0, max(0, most) + 1, 4).tolist()
+        return replace(section, video_cut=(cuts[0], cuts[1]), audio_cut=(cuts[2], cuts[3]))
 
 
-def make_batch(sections: list[tuple[LoadedClip, int]], windows: int, context: int) -> Batch:
-    """A batch of the given clips, each from the given tick on; short ones repeat their last window."""
-    clips, frames, sounds = len(sections), windows + WINDOW_FRAMES - 1, windows + 2 * context
+def make_batch(sections: list[Section], windows: int, context: int, *, reach: Reach = NO_REACH) -> Batch:
+    """A batch of sections of `windows` video windows; short ones repeat their last window.
+
+    `context` audio windows before and after them are candidates too.
+    """
+    clips, sounds = len(sections), windows + 2 * context
+    frames = windows + WINDOW_FRAMES - 1 + 2 * reach.frames
     # A step more than the sounds' floor can ask for, whatever the phase of the first.
-    steps = mel_step_at(sounds - 1) + 1 + WINDOW_MEL_STEPS
+    steps = mel_step_at(sounds - 1) + 1 + WINDOW_MEL_STEPS + 2 * reach.mel_steps
     crops = np.empty((clips, frames, CROP_HEIGHT, CROP_WIDTH), np.uint8)
     lips = np.empty((clips, frames, LIP_POINTS, 3), np.float32)
     mel = np.empty((clips, steps, MEL_BINS), np.float32)
@@ -135,21 +173,49 @@ def make_batch(sections: list[tuple[LoadedClip, int]], windows: int, context: in
     audio_steps = np.empty((clips, sounds), np.int64)
     video_valid = np.empty((clips, windows), bool)
     audio_valid = np.empty((clips, sounds), bool)
-    for c, (clip, tick) in enumerate(sections):
-        count = min(windows, clip.run[1] - tick)
-        rows = np.minimum(tick - clip.first_tick + np.arange(frames), len(clip.crops) - 1)
-        crops[c], lips[c] = clip.crops[rows], clip.lips[rows]
-        video_rows[c] = np.minimum(np.arange(windows), count - 1)
-        video_valid[c] = np.arange(windows) < count
-        ticks = tick - context + np.arange(sounds)
-        first, last = clip.mel.first_tick, clip.mel.first_tick + clip.mel.ticks - 1
-        audio_valid[c] = (ticks >= first) & (ticks <= last)
-        starts = np.array([mel_step_at(int(t) - clip.mel.origin_tick) for t in ticks.clip(first, last)])
-        audio_steps[c] = starts - starts[0]
-        mel[c] = clip.mel.mel[np.minimum(starts[0] + np.arange(steps), len(clip.mel.mel) - 1)]
+    for c, section in enumerate(sections):
+        rows, video_rows[c], video_valid[c] = _video_places(section, windows, reach)
+        crops[c], lips[c] = section.clip.crops[rows], section.clip.lips[rows]
+        places, audio_steps[c], audio_valid[c] = _audio_places(section, sounds, context, steps, reach)
+        mel[c] = section.clip.mel.mel[places]
     validity = Validity(torch.from_numpy(video_valid), torch.from_numpy(audio_valid), context)
     arrays = (crops, lips, mel, video_rows, audio_steps)
     return Batch(*(torch.from_numpy(array) for array in arrays), validity)
+
+
+Places = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
+
+
+def _video_places(section: Section, windows: int, reach: Reach) -> Places:
+    """The frames [F] to take, the window rows [W] in them, and which windows are real [W]."""
+    clip, offset = section.clip, section.tick - section.clip.first_tick
+    count = min(windows, clip.run[1] - section.tick)
+    before, after = section.video_cut
+    frames = offset - reach.frames + np.arange(windows + WINDOW_FRAMES - 1 + 2 * reach.frames)
+    # Uncut, a section is surrounded by the rest of its clip.
+    first = offset + before if before else 0
+    last = offset + count - after + WINDOW_FRAMES - 2 if after else len(clip.crops) - 1
+    index = np.arange(windows)
+    real = (index >= before) & (index < count - after)
+    return frames.clip(first, last), np.minimum(index, count - 1), real
+
+
+def _audio_places(section: Section, sounds: int, context: int, steps: int, reach: Reach) -> Places:
+    """The mel steps [T] to take, the first steps [A] of the windows in them, and which are real [A]."""
+    mel = section.clip.mel
+    ticks = section.tick - context + np.arange(sounds)
+    first, last = mel.first_tick, mel.first_tick + mel.ticks - 1
+    low, high = 0, len(mel.mel) - 1
+    before, after = section.audio_cut
+    if before:
+        first = max(first, int(ticks[0]) + before)
+        low = mel_step_at(first - mel.origin_tick)
+    if after:
+        last = min(last, int(ticks[-1]) - after)
+        high = mel_step_at(last - mel.origin_tick) + WINDOW_MEL_STEPS - 1
+    starts = mel.starts(ticks.clip(mel.first_tick, mel.first_tick + mel.ticks - 1))
+    places = starts[0] - reach.mel_steps + np.arange(steps)
+    return places.clip(low, high), starts - starts[0], (ticks >= first) & (ticks <= last)
 
 
 def video_windows(crops: Tensor, lips: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,8 @@ class DataConfig:
     windows: int = 26  # consecutive video windows of each clip: 30 frames, a whole broadcast clip
     audio_context: int = 0  # audio windows before and after them that are candidates too
     min_windows: int = 8  # shorter clips are not used
+    cut_windows: int = 0  # at most so many are taken away at each end, of picture and sound separately
+    leave_out: tuple[str, ...] = ()  # sources that are not trained on, for an audit of them
     start: dict[str, float] = field(default_factory=dict)
     end: dict[str, float] = field(default_factory=dict)
 

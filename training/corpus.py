@@ -10,6 +10,7 @@ from avsync_cli.spec import FRAME_MS
 
 MANIFEST = "manifest.csv"
 CORRECTIONS = Path(__file__).parent / "corpus_corrections.csv"
+CORRECTION_COLUMNS = ("file", "advance_ms", "keep", "confidence", "reason")
 MIN_CLIP_CONFIDENCE = 0.2  # below this the prototype's estimate of a single clip is not used
 
 
@@ -27,6 +28,7 @@ class Clip:
     source: str
     machine_made: bool
     seconds: float
+    audio_rate: int
     lead_frames: float
     source_lead_frames: float | None
     left_out: str | None = None
@@ -38,11 +40,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class Correction:
-    """What an audit found for one file: its audio lead, and whether to keep it at all."""
+    """What an audit found for one file: its audio lead, and whether to keep it at all.
+
+    `confidence` is the weight, 0 to 1, that the clip's own estimate has beside that of its group.
+    """
 
     advance_ms: float
     keep: bool
     reason: str
+    confidence: float = 0.0
 
 
 def read_corpus(corpus: Path, *, corrections: Path | None = CORRECTIONS) -> list[Clip]:
@@ -56,12 +62,13 @@ def read_corpus(corpus: Path, *, corrections: Path | None = CORRECTIONS) -> list
 
 
 def read_corrections(path: Path) -> dict[str, Correction]:
-    """Corrections by file, from a table with the columns file, advance_ms, keep (yes or no), reason."""
+    """Corrections by file, from a table with the columns `CORRECTION_COLUMNS`; keep is yes or no."""
     found = {}
     for row in _rows(path):
         try:
             keep = {"yes": True, "no": False}[row["keep"]]
-            found[row["file"]] = Correction(float(row["advance_ms"] or 0), keep, row["reason"])
+            advance_ms, confidence = float(row["advance_ms"] or 0), float(row.get("confidence") or 0)
+            found[row["file"]] = Correction(advance_ms, keep, row["reason"], confidence)
         except (KeyError, ValueError, TypeError) as error:
             raise ConfigError(f"{path}: bad row for {row.get('file')!r}") from error
     return found
@@ -75,6 +82,7 @@ def _clip(row: dict[str, str], correction: Correction | None) -> Clip:
         source=row["source"],
         machine_made=row["machine_made"] == "yes",
         seconds=float(row["seconds"]),
+        audio_rate=int(row["audio_rate"]),
         lead_frames=_lead_frames(row, source_lead, correction),
         source_lead_frames=source_lead,
         left_out=None if correction is None or correction.keep else correction.reason,

@@ -21,8 +21,8 @@ from training.networks import PublishedNet, count_parameters, load_exactly, make
 from training.processes import pick_device
 from training.recipe import NetworkConfig
 from training.recipe_checkpoint import RecipeCheckpoint, is_recipe_checkpoint, load_recipe_checkpoint
-from training.tokens import network_encoders
-from training.validate import Encoders, student_encoders, torch_encoders
+from training.tokens import match_encoders, network_encoders
+from training.validate import Encoders, student_encoders
 from training.vocalist import read_weights_file
 
 
@@ -64,7 +64,8 @@ def open_judged(student: Path | None, *, network: str | None, threads: int) -> J
             raise ConfigError(f"{student}: holds a student of the matching, not a {network}")
         checkpoint = load_checkpoint(student)
         identity = {"checkpoint": student.name, "step": checkpoint.step, **checkpoint.provenance}
-        return Judged(torch_encoders(averaged_net(checkpoint)), identity)
+        facts = {"left_out": list(checkpoint.config.data.leave_out)}
+        return Judged(match_encoders(averaged_net(checkpoint)), identity, facts)
     if network is None:
         raise ConfigError(f"{student}: not a checkpoint of ours; say with --network whose weights it holds")
     return _of_weights(student, network)

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avsync_cli.errors import ConfigError
@@ -24,7 +22,9 @@ from training.matching import MatchLoss, match_loss
 from training.optimise import cosine, parameter_groups, update_average
 from training.progress import Progress
 from training.token_match import TokenMatchNet, make_match_net
-from training.validate import group_figures, score_clip, torch_encoders
+from training.tokens import match_encoders
+from training.validate import group_figures, score_clip
+from training.vocalist import Reach
 
 CHECKPOINT = "last.pt"
 LOG_COLUMNS = ("step", "total", "rows", "columns", "curve", "gate", "norm", "rate", "seconds")
@@ -95,7 +95,8 @@ def make_trainer(config: MatchConfig, clips: list[LoadedClip]) -> Trainer:
     optimiser = torch.optim.AdamW(
         parameter_groups(net.parameters(), weight_decay=config.optimiser.weight_decay), lr=0.0
     )
-    sampler = Sampler(clips, config.data, seed=config.seed, steps=config.steps)
+    reach = net.reach if isinstance(net, TokenMatchNet) else Reach()
+    sampler = Sampler(clips, config.data, seed=config.seed, steps=config.steps, reach=reach)
     return Trainer(config, sampler, net, average.eval(), optimiser)
 
 
@@ -135,13 +136,13 @@ def compute_loss(trainer: Trainer, step: int) -> tuple[MatchLoss, Tensor]:
     batch = trainer.sampler.batch(step)
     crops, lips = augment_video(batch.crops, batch.lips, config.augment, rng)
     mel = augment_mel(batch.mel, config.augment, rng)
-    net, validity = trainer.net.train(), batch.validity
+    net = trainer.net.train()
     if isinstance(net, TokenMatchNet):
-        out, validity = net(crops, lips, mel, batch)
+        out = net(crops, lips, mel, batch)
     else:
         frames, points = video_windows(crops, lips, batch.video_rows)
         out = net(frames, points, audio_windows(mel, batch.audio_steps))
-    loss = match_loss(out, validity, config.loss, curve_scale=net.curve_scale, rng=rng)
+    loss = match_loss(out, batch.validity, config.loss, curve_scale=net.curve_scale, rng=rng)
     return loss, out.video_gate.detach().mean()
 
 
@@ -157,7 +158,8 @@ def validate(
     net: MatchNet | TokenMatchNet, clips: list[LoadedClip], step: int, log: Table, frames: int
 ) -> str:
     """Quick figures on val clips into the log; returns the line to show."""
-    figures = group_figures((clip, _score(net, clip, frames)) for clip in clips)
+    encoders = match_encoders(net)
+    figures = group_figures((clip, score_clip(clip, encoders, max_frames=frames)) for clip in clips)
     for group in figures:
         log.add({"step": step, "group": group.group, "clips": group.clips, **group.percent})
     words = [
@@ -167,12 +169,6 @@ def validate(
         if ":" not in group.group
     ]
     return f"step {step}: K=5 / K=15 / clip: " + ", ".join(words)
-
-
-def _score(net: MatchNet | TokenMatchNet, clip: LoadedClip, frames: int) -> NDArray[np.float32]:
-    if isinstance(net, TokenMatchNet):
-        return net.score_clip(clip, max_frames=frames)
-    return score_clip(clip, torch_encoders(net), max_frames=frames)
 
 
 def snapshot(trainer: Trainer, step: int, origin: dict[str, str]) -> Checkpoint:

@@ -14,8 +14,10 @@ from avsync_cli.mel import MelTrack
 from avsync_cli.spec import WINDOW_FRAMES, WINDOW_MEL_STEPS
 from avsync_cli.timing import mel_step_at
 from training.compact import CompactNet
+from training.encoders import MatchNet
 from training.networks import PublishedNet
-from training.validate import Encoders, Floats, Ticks
+from training.token_match import TokenMatchNet
+from training.validate import Encoders, Floats, Ticks, dot_score, torch_encoders
 
 Score = Callable[[Floats, Floats], Floats]
 
@@ -35,6 +37,24 @@ def network_encoders(network: PublishedNet | CompactNet) -> Encoders:
     return _by_clips(network, score)
 
 
+def match_encoders(network: MatchNet | TokenMatchNet) -> Encoders:
+    """The functions of a matching's net in evaluation mode: a window is one embedding [D]."""
+    if isinstance(network, MatchNet):
+        return torch_encoders(network)
+    tokens = _by_clips(network, dot_score)
+
+    def encode_video(crops: NDArray[np.uint8], lips: Floats, windows: int) -> Floats:
+        rows = _beside(network, tokens.encode_video(crops, lips, windows)).flatten(1)
+        embedding, gate = network.video_head(rows)
+        return _as_array(embedding * gate.unsqueeze(1))
+
+    def encode_audio(mel: MelTrack, ticks: Ticks) -> Floats:
+        rows = _beside(network, tokens.encode_audio(mel, ticks)).flatten(1)
+        return _as_array(network.audio_head(rows)[0])
+
+    return Encoders(encode_video, encode_audio, dot_score)
+
+
 def _by_windows(network: PublishedNet, score: Score) -> Encoders:
     """Each window is encoded by itself, as the published encoders pad a window's ends."""
 
@@ -51,7 +71,7 @@ def _by_windows(network: PublishedNet, score: Score) -> Encoders:
     return Encoders(encode_video, encode_audio, score)
 
 
-def _by_clips(network: CompactNet, score: Score) -> Encoders:
+def _by_clips(network: CompactNet | TokenMatchNet, score: Score) -> Encoders:
     """A token for every frame and mel step; at a clip's ends the last frame and step are repeated."""
     r, s = network.reach.frames, network.reach.mel_steps
 
@@ -61,7 +81,7 @@ def _by_clips(network: CompactNet, score: Score) -> Encoders:
         for start in range(0, frames, _STRETCH):
             rows = np.arange(start - r, min(start + _STRETCH, frames) + r).clip(0, len(crops) - 1)
             points = _beside(network, lips[rows]).flatten(1).unsqueeze(0)
-            tokens.append(network.encode_video(_beside(network, crops[rows]).unsqueeze(0), points))
+            tokens.append(network.video_encoder(_beside(network, crops[rows]).unsqueeze(0), points))
         return _windows(torch.cat(tokens, dim=1)[0], np.arange(windows), WINDOW_FRAMES)
 
     def encode_audio(mel: MelTrack, ticks: Ticks) -> Floats:
@@ -69,7 +89,7 @@ def _by_clips(network: CompactNet, score: Score) -> Encoders:
         first, end = int(steps[0]), int(steps[-1]) + WINDOW_MEL_STEPS
         rows = np.arange(first - s, end + s).clip(0, len(mel.mel) - 1)
         mels = _beside(network, mel.mel[rows].astype(np.float32)).T.contiguous().unsqueeze(0)
-        return _windows(network.encode_audio(mels)[0], steps - first, WINDOW_MEL_STEPS)
+        return _windows(network.audio_encoder(mels)[0], steps - first, WINDOW_MEL_STEPS)
 
     return Encoders(encode_video, encode_audio, score)
 

@@ -1,0 +1,120 @@
+"""Commands that make and look at the data that is trained on; each imports what it needs when it runs."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from avsync_cli.errors import ConfigError
+from avsync_cli.model import DEFAULT_STUDENT
+from training.corpus import CORRECTIONS
+
+
+def prepare(
+    corpus: Annotated[Path, typer.Argument(help="Corpus folder with its manifest.csv, or that of LRS2.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Cache folder.")],
+    layout: Annotated[Literal["corpus", "lrs2"], typer.Option(help="How the folder is laid out.")] = "corpus",
+    lists: Annotated[
+        list[Path] | None,
+        typer.Option("--list", help="File list of LRS2, such as train.txt; may be repeated."),
+    ] = None,
+    crop: Annotated[
+        Literal["grey", "published"] | None,
+        typer.Option(help="The tool's grey mouths (default), or RGB faces as VocaLiST takes them."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only files whose path begins so; may be repeated.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many clips.")] = None,
+) -> None:
+    """Decode clips once into a cache of crops, lip geometry and mels."""
+    from training.corpus import read_corpus
+    from training.lrs2 import read_lists
+    from training.prepare import corpus_tasks, crop_kind, describe, fill_cache
+
+    if (layout == "lrs2") != bool(lists):
+        raise ConfigError("--list: needed with --layout lrs2, and only there")
+    tasks = read_lists(corpus, lists) if lists else corpus_tasks(corpus, read_corpus(corpus))
+    tasks = [
+        task
+        for task in tasks
+        if (not only or task.entry.file.startswith(tuple(only))) and split in (None, task.entry.split)
+    ][:limit]
+    kind = crop_kind(tasks, wanted=crop)
+    unit = "clips" if lists else "s of video"
+    typer.echo(describe(fill_cache(output, tasks, jobs=jobs, crop=kind, unit=unit)))
+
+
+def shard(
+    cache: Annotated[Path, typer.Argument(help="Cache folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the shards.")],
+    clips_per_shard: Annotated[int, typer.Option(min=1, help="Clips in one tar file.")] = 1000,
+) -> None:
+    """Pack a cache into tar files, for training on more than fits into memory."""
+    from training.shards import write_shards
+
+    shards = write_shards(cache, output, clips_per_shard=clips_per_shard)
+    typer.echo(f"{sum(len(shard.windows) for shard in shards)} clips in {len(shards)} shards")
+
+
+def audit(
+    corpus: Annotated[Path, typer.Argument(help="Corpus folder with its manifest.csv.")],
+    cache: Annotated[Path, typer.Option(help="Cache folder, prepared from it.")],
+    students: Annotated[
+        list[Path] | None,
+        typer.Option("--student", help="Student's folder, or a checkpoint; may be repeated."),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Table of corrections.")] = CORRECTIONS,
+    max_frames: Annotated[int, typer.Option(min=10, help="Only the first frames of each clip.")] = 250,
+) -> None:
+    """Estimate every clip's offset, and write what `prepare` takes out of it from then on.
+
+    A clip is judged by students whose matching left its source out (`leave_out`), where there are any.
+    """
+    from training.audit import Auditor, write_corrections
+    from training.audit import audit as run
+    from training.cache import require_grey
+    from training.clips import load_clips
+    from training.corpus import read_corpus
+    from training.judged import open_judged
+
+    require_grey(cache)
+    rates = {clip.file: clip.audio_rate for clip in read_corpus(corpus)}
+    auditors = []
+    for student in students or [DEFAULT_STUDENT]:
+        judged = open_judged(student, network=None, threads=os.cpu_count() or 1)
+        auditors.append(Auditor(judged.encoders, frozenset(judged.facts.get("left_out", ()))))
+    clips = [clip for split in ("train", "val") for clip in load_clips(cache, split=split)]
+    found = run(clips, auditors, rates=rates, max_frames=max_frames)
+    write_corrections(output, found.corrections)
+    typer.echo(
+        f"{len(clips)} clips; {found.unseen} judged by students that had not seen their source; all moved by "
+        f"{-found.anchored_ms:+.1f} ms to keep zero where it was"
+    )
+
+
+def scatter(
+    cache: Annotated[Path, typer.Option(help="Cache folder.")],
+    domain: Annotated[str, typer.Option(help="First folder of the clips' paths.")] = "broadcast",
+    split: Annotated[str, typer.Option(help="Which clips.")] = "val",
+    student: Annotated[Path | None, typer.Option(help="Student's folder, or a checkpoint.")] = None,
+) -> None:
+    """How far a domain's clips lie apart, and how much of it is their own."""
+    from training.cache import require_grey
+    from training.clips import load_clips
+    from training.judged import open_judged
+    from training.scatter import measure_scatter
+    from training.validate import score_clip
+
+    require_grey(cache)
+    clips = [clip for clip in load_clips(cache, split=split) if clip.entry.domain == domain]
+    encoders = open_judged(student, network=None, threads=os.cpu_count() or 1).encoders
+    found = measure_scatter([score_clip(clip, encoders) for clip in clips])
+    typer.echo(
+        f"{found.clips} of {len(clips)} clips: median {found.median_frames:+.2f} frames, standard deviation "
+        f"{found.deviation_frames:.2f}; halves correlate by {found.correlation:.2f}, so "
+        f"{found.own_deviation_frames:.2f} frames are the clips' own"
+    )
