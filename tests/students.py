@@ -50,6 +50,19 @@ def write_far_student(folder: Path, **changes: Any) -> Path:
     return _write(folder, graphs, layout | changes)
 
 
+def add_int8(folder: Path) -> Path:
+    """Give a student an int8 pair graph that can be told from its own: its scores are twice as high."""
+    model = onnx.load(folder / "pair.onnx")
+    model.graph.node[-1].output[0] = "once"
+    model.graph.node.append(helper.make_node("Add", ["once", "once"], ["score"]))
+    data = model.SerializeToString()
+    (folder / "pair.int8.onnx").write_bytes(data)
+    declared = json.loads((folder / CONTRACT_FILE).read_text())
+    declared["int8"] = {"pair": {"file": "pair.int8.onnx", "sha256": hashlib.sha256(data).hexdigest()}}
+    (folder / CONTRACT_FILE).write_text(json.dumps(declared))
+    return folder
+
+
 def _write(folder: Path, graphs: dict[str, onnx.GraphProto], changes: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     entries = {}
