@@ -18,7 +18,7 @@ in 8 bits, nearly. A graph that has no such form runs as it is.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -133,14 +133,8 @@ class Student:
         Row i stands for the window of frames i .. i + 4. Beyond the ends the first and the last frame are
         repeated where the encoder looks there.
         """
-        windows = max(0, len(crops) - spec.WINDOW_FRAMES + 1)
-        flat, r = lips.reshape(len(lips), spec.LIP_NUMBERS), self.layout.reach_frames
         encoded = [np.zeros((0, self.layout.video_width), np.float32)]
-        for first in range(0, windows, self.layout.chunk_windows):
-            count = min(self.layout.chunk_windows, windows - first)
-            frames = np.arange(first - r, first + count + spec.WINDOW_FRAMES - 1 + r)
-            rows = frames.clip(0, len(crops) - 1)
-            inputs = {"frames": crops[rows].astype(np.float32), "lips": flat[rows]}
+        for count, inputs in video_inputs(self.layout, crops, lips):
             encoded.append(self._run("video", inputs, [count, self.layout.video_width]))
         return np.concatenate(encoded)
 
@@ -149,13 +143,9 @@ class Student:
 
         Beyond the ends of the mel its first and last step are repeated where the encoder looks there.
         """
-        steps, s = mel.starts(ticks), self.layout.reach_mel_steps
         encoded = [np.zeros((0, self.layout.audio_width), np.float32)]
-        for first in range(0, len(steps), self.layout.chunk_windows):
-            part = steps[first : first + self.layout.chunk_windows]
-            rows = np.arange(part[0] - s, part[-1] + spec.WINDOW_MEL_STEPS + s).clip(0, len(mel.mel) - 1)
-            inputs = {"mel": mel.mel[rows].astype(np.float32), "starts": part - part[0]}
-            encoded.append(self._run("audio", inputs, [len(part), self.layout.audio_width]))
+        for count, inputs in audio_inputs(self.layout, mel, ticks):
+            encoded.append(self._run("audio", inputs, [count, self.layout.audio_width]))
         return np.concatenate(encoded)
 
     def score(self, video: Floats, audio: Floats) -> Floats:
@@ -178,6 +168,30 @@ class Student:
         if list(output.shape) != shape:
             raise ModelError(f"{self.name}: its {graph} graph gave {list(output.shape)}, expected {shape}")
         return output
+
+
+def video_inputs(
+    layout: Layout, crops: NDArray[np.uint8], lips: Floats
+) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """What the video graph is given for crops and lips as of `Student.encode_video`: windows and inputs."""
+    windows, r = max(0, len(crops) - spec.WINDOW_FRAMES + 1), layout.reach_frames
+    flat = lips.reshape(len(lips), spec.LIP_NUMBERS)
+    for first in range(0, windows, layout.chunk_windows):
+        count = min(layout.chunk_windows, windows - first)
+        frames = np.arange(first - r, first + count + spec.WINDOW_FRAMES - 1 + r)
+        rows = frames.clip(0, len(crops) - 1)
+        yield count, {"frames": crops[rows].astype(np.float32), "lips": flat[rows]}
+
+
+def audio_inputs(
+    layout: Layout, mel: MelTrack, ticks: NDArray[np.int64]
+) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """What the audio graph is given for the ticks of `Student.encode_audio`: windows and inputs."""
+    steps, s = mel.starts(ticks), layout.reach_mel_steps
+    for first in range(0, len(steps), layout.chunk_windows):
+        part = steps[first : first + layout.chunk_windows]
+        rows = np.arange(part[0] - s, part[-1] + spec.WINDOW_MEL_STEPS + s).clip(0, len(mel.mel) - 1)
+        yield len(part), {"mel": mel.mel[rows].astype(np.float32), "starts": part - part[0]}
 
 
 def load_student(
