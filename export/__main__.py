@@ -120,7 +120,7 @@ def parity(
 
     from avsync_cli.errors import AvsyncError
     from export.parity import compare_forms
-    from export.parity_table import parity_table
+    from export.parity_table import parity_tables
 
     try:
         found = compare_forms(
@@ -131,7 +131,7 @@ def parity(
         raise typer.Exit(error.exit_code) from error
     if output is not None:
         output.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
-    Console().print(parity_table(found))
+    Console().print(parity_tables(found))
     raise typer.Exit(0 if found.passed else 1)
 
 

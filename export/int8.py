@@ -67,7 +67,7 @@ def quantize_convolutions(path: Path, inputs: list[Inputs], *, method: Method) -
             # One input at a time: all outputs of all of them would fill gigabytes.
             extra_options={"CalibTensorRangeSymmetric": False, "CalibStridedMinMax": 1},
         )
-        return onnx.load(made)
+        return _trimmed(onnx.load(made))
 
 
 def quantize_products(path: Path) -> onnx.ModelProto:
@@ -86,13 +86,24 @@ def quantize_products(path: Path) -> onnx.ModelProto:
             reduce_range=True,
             weight_type=QuantType.QInt8,
         )
-        return onnx.load(made)
+        return _trimmed(onnx.load(made))
 
 
 def _prepare(path: Path, prepared: Path) -> None:
     """Constants folded and shapes inferred, and nothing that ties the graph to one CPU."""
     # The symbolic inference knows fewer operators than ONNX's own and fails at some of ours.
     quant_pre_process(path, prepared, skip_symbolic_shape=True)
+
+
+def _trimmed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the operator sets that ONNX Runtime declares whether they are used or not."""
+    used = [
+        entry for entry in model.opset_import if entry.domain in {node.domain for node in model.graph.node}
+    ]
+    declared = [onnx.helper.make_opsetid(entry.domain, entry.version) for entry in used]
+    del model.opset_import[:]
+    model.opset_import.extend(declared)
+    return model
 
 
 def _single_places(path: Path) -> list[str]:

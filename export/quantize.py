@@ -68,7 +68,7 @@ def quantize_student(
             declared["int8"]["pair"] = write_graph(quantize_products(graph), made / "pair.int8.onnx")
         if not declared["int8"] and storage == "fp32":
             raise ConfigError(f"{folder}: without --cache there is nothing in it to quantize")
-        taken = min(drift, key=lambda name: drift[name]) if drift else None
+        taken = min(drift.items(), key=lambda item: item[1])[0] if drift else None
         if stretches is not None and cache is not None:
             declared["quantization"] = {
                 "method": taken,
