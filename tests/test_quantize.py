@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from recipes import STUDENT
-from students import add_int8, write_student
+from students import add_int8, write_far_student, write_student
 from synthetic_cache import make_cache
 from test_export_graphs import settle, tiny
 from test_export_rewrite import with_random_norms
@@ -145,7 +145,7 @@ def test_agreement_counts_clips_whose_offsets_are_a_frame_apart_at_most():
 
 @pytest.mark.slow
 def test_parity_passes_for_the_same_curves_and_fails_for_others(tmp_path, cache):
-    folder = add_int8(write_student(tmp_path / "student"))
+    folder = add_int8(write_far_student(tmp_path / "student"))
     found = compare_forms(folder, cache, clips=2)
     fp32, int8 = found.forms
     assert (found.clips, fp32.name, int8.name, int8.against) == (2, "fp32", "int8", "fp32")
