@@ -11,14 +11,17 @@ Both encoders run once on each stretch of a clip, so windows share what they hav
 scorer on each pair. An encoder may look r frames or s mel steps beyond its window: row i of `video` stands
 for frames r + i .. r + i + 4, and `starts` says where the s steps before each audio window begin. A student
 made for another sample rate, mel, crop or window is refused, because it would answer, and wrongly.
+
+Beside `graphs` there may be `int8`, with entries of the same kind for some of the graphs: the same functions
+in 8 bits, nearly. A graph that has no such form runs as it is.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -31,11 +34,13 @@ from avsync_cli.scan import CURVE_FEATURES
 
 DEFAULT_STUDENT = Path(__file__).parent / "assets" / "student"
 CONTRACT_FILE = "model.json"
+GRAPHS = ("video", "audio", "pair")
 CROPS = (spec.CROP_DEFINITION, spec.FACE_CROP_DEFINITION)  # that `tracks` can cut
 
 _PAIR_NUMBERS = 1 << 19  # in a batch of pairs, 2 MB: larger batches are no faster on small CPUs
 
 Floats = NDArray[np.float32]
+Precision = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -112,9 +117,12 @@ class Student:
         calibration: Calibration | None,
         layout: Layout,
         sessions: Mapping[str, ort.InferenceSession],
+        *,
+        precision: Precision = "fp32",
     ) -> None:
         self.name = name
         self.sha256 = sha256
+        self.precision = precision
         self.calibration = calibration
         self.layout = layout
         self._sessions = sessions
@@ -125,14 +133,8 @@ class Student:
         Row i stands for the window of frames i .. i + 4. Beyond the ends the first and the last frame are
         repeated where the encoder looks there.
         """
-        windows = max(0, len(crops) - spec.WINDOW_FRAMES + 1)
-        flat, r = lips.reshape(len(lips), spec.LIP_NUMBERS), self.layout.reach_frames
         encoded = [np.zeros((0, self.layout.video_width), np.float32)]
-        for first in range(0, windows, self.layout.chunk_windows):
-            count = min(self.layout.chunk_windows, windows - first)
-            frames = np.arange(first - r, first + count + spec.WINDOW_FRAMES - 1 + r)
-            rows = frames.clip(0, len(crops) - 1)
-            inputs = {"frames": crops[rows].astype(np.float32), "lips": flat[rows]}
+        for count, inputs in video_inputs(self.layout, crops, lips):
             encoded.append(self._run("video", inputs, [count, self.layout.video_width]))
         return np.concatenate(encoded)
 
@@ -141,13 +143,9 @@ class Student:
 
         Beyond the ends of the mel its first and last step are repeated where the encoder looks there.
         """
-        steps, s = mel.starts(ticks), self.layout.reach_mel_steps
         encoded = [np.zeros((0, self.layout.audio_width), np.float32)]
-        for first in range(0, len(steps), self.layout.chunk_windows):
-            part = steps[first : first + self.layout.chunk_windows]
-            rows = np.arange(part[0] - s, part[-1] + spec.WINDOW_MEL_STEPS + s).clip(0, len(mel.mel) - 1)
-            inputs = {"mel": mel.mel[rows].astype(np.float32), "starts": part - part[0]}
-            encoded.append(self._run("audio", inputs, [len(part), self.layout.audio_width]))
+        for count, inputs in audio_inputs(self.layout, mel, ticks):
+            encoded.append(self._run("audio", inputs, [count, self.layout.audio_width]))
         return np.concatenate(encoded)
 
     def score(self, video: Floats, audio: Floats) -> Floats:
@@ -172,37 +170,76 @@ class Student:
         return output
 
 
-def load_student(folder: str | Path | None = None, *, threads: int = 1) -> Student:
+def video_inputs(
+    layout: Layout, crops: NDArray[np.uint8], lips: Floats
+) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """What the video graph is given for crops and lips as of `Student.encode_video`: windows and inputs."""
+    windows, r = max(0, len(crops) - spec.WINDOW_FRAMES + 1), layout.reach_frames
+    flat = lips.reshape(len(lips), spec.LIP_NUMBERS)
+    for first in range(0, windows, layout.chunk_windows):
+        count = min(layout.chunk_windows, windows - first)
+        frames = np.arange(first - r, first + count + spec.WINDOW_FRAMES - 1 + r)
+        rows = frames.clip(0, len(crops) - 1)
+        yield count, {"frames": crops[rows].astype(np.float32), "lips": flat[rows]}
+
+
+def audio_inputs(
+    layout: Layout, mel: MelTrack, ticks: NDArray[np.int64]
+) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """What the audio graph is given for the ticks of `Student.encode_audio`: windows and inputs."""
+    steps, s = mel.starts(ticks), layout.reach_mel_steps
+    for first in range(0, len(steps), layout.chunk_windows):
+        part = steps[first : first + layout.chunk_windows]
+        rows = np.arange(part[0] - s, part[-1] + spec.WINDOW_MEL_STEPS + s).clip(0, len(mel.mel) - 1)
+        yield len(part), {"mel": mel.mel[rows].astype(np.float32), "starts": part - part[0]}
+
+
+def load_student(
+    folder: str | Path | None = None, *, threads: int = 1, precision: Precision = "fp32"
+) -> Student:
     """Load a student's folder, the bundled one by default.
 
     Raises ModelError where a file is missing, is not what `model.json` says, or was made for another
-    contract.
+    contract, and where int8 is asked of a student that has no graph in it.
     """
     folder = Path(folder) if folder is not None else DEFAULT_STUDENT
-    declared, sha256 = _read_contract(folder)
+    declared, data = _read_contract(folder)
     _refuse_mismatch(folder, declared)
     layout = _read_layout(folder, declared)
-    sessions = {}
-    for graph, inputs in layout.inputs().items():
-        entry = declared["graphs"].get(graph)
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in ("file", "sha256")):
-            raise ModelError(f"{folder / CONTRACT_FILE}: does not describe the {graph} graph")
-        sessions[graph] = open_session(
-            folder / entry["file"], threads=threads, inputs=inputs, sha256=entry["sha256"]
-        )
-    calibration = _read_calibration(folder, declared)
-    return Student(_name_of(folder, declared), sha256, calibration, layout, sessions)
+    entries = _entries(folder, declared, precision)
+    sessions = {
+        graph: open_session(folder / file, threads=threads, inputs=layout.inputs()[graph], sha256=sha256)
+        for graph, (file, sha256) in entries.items()
+    }
+    calibration, name = _read_calibration(folder, declared), _name_of(folder, declared)
+    return Student(name, _identity(data, precision), calibration, layout, sessions, precision=precision)
 
 
-def identify_student(folder: str | Path | None = None) -> tuple[str, str]:
+def identify_student(folder: str | Path | None = None, *, precision: Precision = "fp32") -> tuple[str, str]:
     """Name and SHA-256 of a student, the bundled one by default, without loading its graphs.
+
+    The SHA-256 is that of `model.json`, which holds those of the graphs; in int8, where scores differ, it is
+    another. Raises ModelError where `load_student` would raise it for what `model.json` says.
+    """
+    folder = Path(folder) if folder is not None else DEFAULT_STUDENT
+    declared, data = _read_contract(folder)
+    _refuse_mismatch(folder, declared)
+    _entries(folder, declared, precision)
+    return _name_of(folder, declared), _identity(data, precision)
+
+
+def precisions_of(folder: str | Path | None = None) -> tuple[Precision, ...]:
+    """The precisions that a student, the bundled one by default, can run in, without loading its graphs.
 
     Raises ModelError where `load_student` would raise it for what `model.json` says.
     """
     folder = Path(folder) if folder is not None else DEFAULT_STUDENT
-    declared, sha256 = _read_contract(folder)
+    declared, _ = _read_contract(folder)
     _refuse_mismatch(folder, declared)
-    return _name_of(folder, declared), sha256
+    if not declared.get("int8"):
+        return ("fp32",)
+    _entries(folder, declared, "int8")
+    return ("fp32", "int8")
 
 
 def open_session(
@@ -234,7 +271,8 @@ def open_session(
     return session
 
 
-def _read_contract(folder: Path) -> tuple[dict[str, Any], str]:
+def _read_contract(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """What `model.json` declares, and its bytes."""
     path = folder / CONTRACT_FILE
     try:
         data = path.read_bytes()
@@ -245,7 +283,30 @@ def _read_contract(folder: Path) -> tuple[dict[str, Any], str]:
         raise ModelError(f"{path}: not valid JSON") from error
     if not isinstance(declared, dict) or not isinstance(declared.get("graphs"), dict):
         raise ModelError(f"{path}: does not describe a student")
-    return declared, hashlib.sha256(data).hexdigest()
+    return declared, data
+
+
+def _entries(folder: Path, declared: dict[str, Any], precision: Precision) -> dict[str, tuple[str, str]]:
+    """File and SHA-256 of every graph in the given precision."""
+    path, chosen = folder / CONTRACT_FILE, dict(declared["graphs"])
+    if precision == "int8":
+        int8 = declared.get("int8")
+        if not int8:
+            raise ModelError(f"{path}: has no int8 graphs; make them with `python -m export quantize`")
+        if not isinstance(int8, dict) or not int8.keys() <= set(GRAPHS):
+            raise ModelError(f"{path}: its int8 graphs are not some of {', '.join(GRAPHS)}")
+        chosen |= int8
+    entries = {}
+    for graph in GRAPHS:
+        entry = chosen.get(graph)
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in ("file", "sha256")):
+            raise ModelError(f"{path}: does not describe the {graph} graph")
+        entries[graph] = entry["file"], entry["sha256"]
+    return entries
+
+
+def _identity(data: bytes, precision: Precision) -> str:
+    return hashlib.sha256(data if precision == "fp32" else data + precision.encode()).hexdigest()
 
 
 def _name_of(folder: Path, declared: dict[str, Any]) -> str:

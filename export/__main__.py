@@ -9,6 +9,19 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 ASSETS = Path("avsync_cli") / "assets"
 
+# Options of every command that opens a checkpoint.
+Network = Annotated[
+    str | None, typer.Option(help="Whose weights the file holds: vocalist or mtdvocalist, say.")
+]
+PixelScale = Annotated[
+    Literal["rgb255", "bgr1"] | None,
+    typer.Option(help="How published weights want their frames, if not as they were published."),
+]
+Crop = Annotated[
+    Literal["mouth", "face"] | None,
+    typer.Option(help="What a published network was trained on, if its file does not say; face."),
+]
+
 
 @app.callback()
 def main() -> None:
@@ -39,17 +52,9 @@ def onnx(
         Path | None, typer.Option(help="JSON with weights, min_confidence and spread_ms.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Its name in reports; the folder's by default.")] = None,
-    network: Annotated[
-        str | None, typer.Option(help="Whose weights the file holds: vocalist or mtdvocalist, say.")
-    ] = None,
-    pixels: Annotated[
-        Literal["rgb255", "bgr1"] | None,
-        typer.Option(help="How published weights want their frames, if not as they were published."),
-    ] = None,
-    crop: Annotated[
-        Literal["mouth", "face"] | None,
-        typer.Option(help="What a published network was trained on, if its file does not say; face."),
-    ] = None,
+    network: Network = None,
+    pixels: PixelScale = None,
+    crop: Crop = None,
 ) -> None:
     """Turn a checkpoint into a student: three ONNX graphs and the model.json that describes them."""
     from avsync_cli.errors import AvsyncError
@@ -64,6 +69,70 @@ def onnx(
         raise typer.Exit(error.exit_code) from error
     for path in sorted(folder.iterdir()):
         typer.echo(f"{path}  {path.stat().st_size} bytes")
+
+
+@app.command()
+def quantize(
+    student: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a student, which is added to.")],
+    cache: Annotated[
+        Path | None, typer.Option(help="Prepared clips to calibrate encoders on; their train split is used.")
+    ] = None,
+    method: Annotated[
+        Literal["percentile", "entropy", "minmax"] | None,
+        typer.Option(help="How ranges are set; by default whichever moves scores least on other clips."),
+    ] = None,
+    storage: Annotated[
+        Literal["fp32", "fp16"], typer.Option(help="How the fp32 graphs' weights are stored.")
+    ] = "fp32",
+    seed: Annotated[int, typer.Option(min=0, help="Of the clips that are drawn.")] = 0,
+) -> None:
+    """Give a student int8 graphs beside its own."""
+    from avsync_cli.errors import AvsyncError
+    from export.quantize import quantize_student
+
+    try:
+        made = quantize_student(student, cache, method=method, storage=storage, seed=seed)
+    except AvsyncError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+    for name, drift in made.drift.items():
+        taken = " (taken)" if name == made.method else ""
+        typer.echo(f"{name}: scores drift by {drift:.4f} of their spread{taken}")
+    for path in sorted(made.folder.iterdir()):
+        typer.echo(f"{path}  {path.stat().st_size} bytes")
+
+
+@app.command()
+def parity(
+    student: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a student.")],
+    cache: Annotated[Path, typer.Option(help="Prepared clips, of which the val split is used.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="What it was exported from, for torch.")] = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="So many clips; all by default.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON to write.")] = None,
+    network: Network = None,
+    pixels: PixelScale = None,
+    crop: Crop = None,
+) -> None:
+    """Compare torch, fp32 and int8 on the same clips; exit code 1 if they differ by too much."""
+    import json
+
+    from rich.console import Console
+
+    from avsync_cli.errors import AvsyncError
+    from export.parity import compare_forms
+    from export.parity_table import parity_tables
+
+    try:
+        found = compare_forms(
+            student, cache, checkpoint, clips=clips, network=network, pixels=pixels, crop=crop
+        )
+    except AvsyncError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+    if output is not None:
+        output.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
+    Console().print(parity_tables(found))
+    raise typer.Exit(0 if found.passed else 1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import logging
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,7 @@ def export_student(
     if folder.exists() and any(folder.iterdir()) and not (folder / CONTRACT_FILE).exists():
         raise ConfigError(f"{folder}: holds something else than a student; choose another folder")
     fitted = read_calibration(calibration) if calibration is not None else None
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".student-") as temporary:
-        made = Path(temporary) / "student"
-        made.mkdir()
+    with made_whole(folder) as made:
         graphs = make_graphs(trained.net, crop=trained.crop)
         declared = contract() | {
             **asdict(graphs.layout),
@@ -44,12 +43,33 @@ def export_student(
             "calibration": fitted,
             "training": trained.origin,
         }
-        (made / CONTRACT_FILE).write_text(json.dumps(declared, indent=1) + "\n", encoding="utf-8")
+        write_contract(made, declared)
         load_student(made)  # what cannot be loaded is not put in place
+    return folder
+
+
+@contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which then takes the place of `folder`; after an error nothing has changed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".student-") as temporary:
+        made = Path(temporary) / "student"
+        made.mkdir()
+        yield made
         if folder.exists():
             folder.rename(Path(temporary) / "replaced")
         shutil.move(made, folder)
-    return folder
+
+
+def write_contract(folder: Path, declared: Mapping[str, Any]) -> None:
+    (folder / CONTRACT_FILE).write_text(json.dumps(declared, indent=1) + "\n", encoding="utf-8")
+
+
+def write_graph(model: onnx.ModelProto, path: Path) -> dict[str, str]:
+    """Write a graph; returns its entry for `model.json`."""
+    data = model.SerializeToString(deterministic=True)
+    path.write_bytes(data)
+    return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def write_graphs(graphs: Graphs, folder: Path) -> dict[str, dict[str, str]]:
@@ -103,9 +123,7 @@ def _write(
         raise RuntimeError("the exporter returned nothing")
     model = program.model_proto
     _forget_the_source(model)
-    data = model.SerializeToString(deterministic=True)
-    path.write_bytes(data)
-    return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest()}
+    return write_graph(model, path)
 
 
 def _forget_the_source(model: onnx.ModelProto) -> None:

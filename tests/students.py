@@ -50,6 +50,20 @@ def write_far_student(folder: Path, **changes: Any) -> Path:
     return _write(folder, graphs, layout | changes)
 
 
+def add_int8(folder: Path, *, factor: float = 2.0) -> Path:
+    """Give a student an int8 pair graph that can be told from its own: scores are `factor` times those."""
+    model = onnx.load(folder / "pair.onnx")
+    model.graph.node[-1].output[0] = "own"
+    model.graph.node.append(helper.make_node("Mul", ["own", "factor"], ["score"]))
+    model.graph.initializer.append(_constant("factor", np.float32(factor)))
+    data = model.SerializeToString()
+    (folder / "pair.int8.onnx").write_bytes(data)
+    declared = json.loads((folder / CONTRACT_FILE).read_text())
+    declared["int8"] = {"pair": {"file": "pair.int8.onnx", "sha256": hashlib.sha256(data).hexdigest()}}
+    (folder / CONTRACT_FILE).write_text(json.dumps(declared))
+    return folder
+
+
 def _write(folder: Path, graphs: dict[str, onnx.GraphProto], changes: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     entries = {}
@@ -144,5 +158,5 @@ def _floats(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def _constant(name: str, values: np.ndarray) -> onnx.TensorProto:
-    return numpy_helper.from_array(values, name)
+def _constant(name: str, values: np.ndarray | np.float32) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(values), name)

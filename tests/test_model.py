@@ -1,5 +1,6 @@
 """The artefact: what it refuses, and that batching and threads change nothing."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -10,13 +11,21 @@ from students import (
     LAYOUT,
     REACH_FRAMES,
     REACH_MEL_STEPS,
+    add_int8,
     write_far_student,
     write_student,
 )
 
 from avsync_cli.errors import ModelError
 from avsync_cli.mel import MelTrack
-from avsync_cli.model import DEFAULT_STUDENT, Student, contract, load_student
+from avsync_cli.model import (
+    DEFAULT_STUDENT,
+    Student,
+    contract,
+    identify_student,
+    load_student,
+    precisions_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +180,54 @@ def test_a_calibration_that_cannot_be_read_is_refused(tmp_path, calibration):
     folder = write_student(tmp_path / "student", calibration=calibration)
     with pytest.raises(ModelError, match="calibration"):
         load_student(folder)
+
+
+def test_int8_runs_the_int8_graphs_and_the_others_as_they_are(tmp_path):
+    folder = add_int8(write_student(tmp_path / "student"))
+    assert precisions_of(folder) == ("fp32", "int8")
+    plain, int8 = load_student(folder), load_student(folder, precision="int8")
+    assert (plain.precision, int8.precision) == ("fp32", "int8")
+    rng = np.random.default_rng(0)
+    lips = rng.standard_normal((30, 40, 3), np.float32)
+    video = plain.encode_video(np.zeros((30, 48, 96), np.uint8), lips)
+    np.testing.assert_array_equal(int8.encode_video(np.zeros((30, 48, 96), np.uint8), lips), video)
+    np.testing.assert_array_equal(int8.score(video, video[::-1]), 2 * plain.score(video, video[::-1]))
+
+
+def test_precisions_have_different_identities_and_that_of_fp32_is_the_files(tmp_path):
+    folder = add_int8(write_student(tmp_path / "student"))
+    plain, int8 = (load_student(folder, precision=precision).sha256 for precision in precisions_of(folder))
+    assert plain == hashlib.sha256((folder / "model.json").read_bytes()).hexdigest() != int8
+    assert identify_student(folder) == ("lips-and-loudness", plain)
+    assert identify_student(folder, precision="int8") == ("lips-and-loudness", int8)
+
+
+def test_int8_is_refused_where_there_is_none(tmp_path):
+    folder = write_student(tmp_path / "student")
+    assert precisions_of(folder) == ("fp32",)
+    for ask in (load_student, identify_student):
+        with pytest.raises(ModelError, match=r"model\.json: has no int8 graphs; .*export quantize"):
+            ask(folder, precision="int8")
+
+
+@pytest.mark.parametrize("int8", [3, {"mouth": {}}, {"pair": {"file": "pair.int8.onnx"}}])
+def test_int8_that_is_not_described_is_refused(tmp_path, int8):
+    folder = write_student(tmp_path / "student", int8=int8)
+    for ask in (load_student, identify_student):
+        with pytest.raises(ModelError, match=r"int8 graphs are not|describe the pair graph"):
+            ask(folder, precision="int8")
+    with pytest.raises(ModelError, match=r"model\.json"):
+        precisions_of(folder)
+    assert load_student(folder).precision == "fp32"
+
+
+def test_an_int8_graph_that_changed_or_is_missing_is_refused(tmp_path):
+    folder = add_int8(write_student(tmp_path / "student"))
+    graph = folder / "pair.int8.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    with pytest.raises(ModelError, match=r"pair\.int8\.onnx: damaged"):
+        load_student(folder, precision="int8")
+    graph.unlink()
+    with pytest.raises(ModelError, match=r"pair\.int8\.onnx: No such file"):
+        load_student(folder, precision="int8")
+    assert load_student(folder).precision == "fp32"

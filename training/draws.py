@@ -8,3 +8,4 @@ CLIP_ORDER = 1  # then seed, epoch: of clips in memory
 SHARD_ORDER = 2  # then seed, epoch: of shards, and of clips in the buffer
 PAIR = 3  # then seed, epoch, index
 FIXED_PAIR = 4  # then seed, index: to validate on
+STRETCH = 5  # then seed: of train clips, to calibrate int8 graphs on
