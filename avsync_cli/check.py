@@ -2,27 +2,21 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avsync_cli.assess import Answer, answer_scores, choose_answer, has_speech
 from avsync_cli.errors import ConfigError, MediaError, ModelError
 from avsync_cli.faces import FaceModels
+from avsync_cli.looks import FacePiece, Stopwatch, group_faces, look_at
 from avsync_cli.media import MediaInfo, Picture, open_media, read_sound_file
-from avsync_cli.mel import MelTrack, mel_track
 from avsync_cli.model import Calibration, Student, load_student
-from avsync_cli.report import ModelId, Report, Timings, TrackReport, describe_lead, describe_reason
-from avsync_cli.scan import score_offsets
-from avsync_cli.sound import Sound
-from avsync_cli.spec import DEFAULT_TOLERANCE, RANGE_FRAMES, VIDEO_FPS, Tolerance, parse_tolerance
+from avsync_cli.report import ModelId, Report, TrackReport, describe_lead, describe_reason
+from avsync_cli.spec import DEFAULT_TOLERANCE, VIDEO_FPS, Tolerance, parse_tolerance
 from avsync_cli.timing import lead_ms
-from avsync_cli.tracks import FaceTrack, track_faces
-
-Floats = NDArray[np.float32]
 
 Progress = Callable[[float, float | None], None]  # seconds of video done, seconds in all if known
 
@@ -34,29 +28,6 @@ class Engine:
     student: Student
     faces: FaceModels
     threads: int
-
-
-@dataclass
-class _Face:
-    """The encoded windows of one face, piece by piece; its pictures and crops are already gone."""
-
-    pieces: list[tuple[int, Floats]] = field(default_factory=list)  # first tick, windows [V, D]
-    boxes: list[Floats] = field(default_factory=list)  # [N, 4] each
-    ticks: list[NDArray[np.int64]] = field(default_factory=list)  # [N] each
-
-
-@dataclass
-class _Stopwatch:
-    """Seconds spent on each stage, as `report.Timings`."""
-
-    begin: float = field(default_factory=perf_counter)
-    decode: float = 0.0
-    faces: float = 0.0
-    encode: float = 0.0
-    score: float = 0.0
-
-    def read(self) -> Timings:
-        return Timings(self.decode, self.faces, self.encode, self.score, perf_counter() - self.begin)
 
 
 def load_engine(model: str | Path | None = None, *, threads: int = 0) -> Engine:
@@ -93,30 +64,31 @@ def check_file(
     calibration = engine.student.calibration
     if calibration is None:
         raise ModelError(f"{engine.student.name}: not calibrated, so it cannot say how sure it is")
-    watch = _Stopwatch()
+    watch = Stopwatch()
     sound = None if audio is None else read_sound_file(audio)
     with open_media(path, threads=engine.threads) as media:
         if sound is None and not media.has_audio:
             raise MediaError(f"{path}: no audio stream", "no_audio")
         pictures = _watched(media.pictures(start_s=start_s, end_s=end_s), watch, media.info, progress)
-        found = track_faces(pictures, engine.faces, crop=engine.student.layout.crop)
-        faces = _encode_faces(found, engine.student, watch)
-        sound = sound or media.sound()
-    if sound is None:
+        look = look_at(
+            pictures,
+            lambda: sound or media.sound(),
+            student=engine.student,
+            models=engine.faces,
+            watch=watch,
+        )
+    if look is None:
         raise MediaError(f"{path}: no sound could be decoded", "no_audio")
-    scores = _score_faces(faces, sound, engine.student, watch)
-    answers = [_answer(face, scored, sound, calibration) for face, scored in zip(faces, scores, strict=True)]
-    spoken = [scored for scored, answer in zip(scores, answers, strict=True) if answer.reason != "no_speech"]
-    together = answer_scores(np.concatenate(spoken), calibration) if len(spoken) > 1 else None
-    used = choose_answer(answers, together) if answers else None
-    chosen = together if used is None else answers[used]
+    faces = group_faces([look])
+    answers = [_answer(face, calibration) for face in faces]
+    used, chosen = _choose(faces, answers, calibration)
     report = _report(path, media.info, limits, chosen, engine.student)
     tracks = tuple(_track_report(face, answer) for face, answer in zip(faces, answers, strict=True))
     return replace(report, tracks=tracks, used_track=used, timings_s=watch.read())
 
 
 def _watched(
-    pictures: Iterable[Picture], watch: _Stopwatch, info: MediaInfo, progress: Progress | None
+    pictures: Iterable[Picture], watch: Stopwatch, info: MediaInfo, progress: Progress | None
 ) -> Iterator[Picture]:
     """Pass pictures on, counting the decoder's time and telling the progress."""
     before = perf_counter()
@@ -129,55 +101,30 @@ def _watched(
     watch.decode += perf_counter() - before
 
 
-def _encode_faces(tracks: Iterable[FaceTrack], student: Student, watch: _Stopwatch) -> list[_Face]:
-    """Encode each track as it ends, so that crops are never kept for the whole file."""
-    faces: dict[int, _Face] = {}
-    begin = perf_counter()
-    for track in tracks:
-        ended = perf_counter()
-        face = faces.setdefault(track.face, _Face())
-        face.pieces.append((track.first_tick, student.encode_video(track.crops, track.lips)))
-        face.boxes.append(track.boxes)
-        face.ticks.append(track.first_tick + np.arange(len(track.crops)))
-        watch.encode += perf_counter() - ended
-    watch.faces = perf_counter() - begin - watch.decode - watch.encode
-    return list(faces.values())
-
-
-def _score_faces(faces: list[_Face], sound: Sound, student: Student, watch: _Stopwatch) -> list[Floats]:
-    """Scores [V, 31] of every face's windows against the sound."""
-    begin = perf_counter()
-    mel = mel_track(sound)
-    watch.encode += perf_counter() - begin
-    return [
-        np.concatenate([_score_piece(tick, windows, mel, student, watch) for tick, windows in face.pieces])
-        for face in faces
-    ]
-
-
-def _score_piece(
-    first_tick: int, windows: Floats, mel: MelTrack, student: Student, watch: _Stopwatch
-) -> Floats:
-    """Scores [V, 31] of a piece's windows; only the sound around it is encoded, and not kept."""
-    begin = perf_counter()
-    first = max(mel.first_tick, first_tick - RANGE_FRAMES)
-    end = min(mel.first_tick + mel.ticks, first_tick + len(windows) + RANGE_FRAMES)
-    audio = student.encode_audio(mel, np.arange(first, end))
-    encoded = perf_counter()
-    scores = score_offsets(
-        windows, audio, first_tick_video=first_tick, first_tick_audio=first, score=student.score
-    )
-    watch.encode += encoded - begin
-    watch.score += perf_counter() - encoded
-    return scores
-
-
-def _answer(face: _Face, scores: Floats, sound: Sound, calibration: Calibration) -> Answer:
+def _answer(face: list[FacePiece], calibration: Calibration) -> Answer:
     """What one face says; silence behind it is the reason before any other."""
-    answer = answer_scores(scores, calibration)
-    if not has_speech(sound, np.concatenate(face.ticks)):
+    answer = answer_scores(np.concatenate([piece.scores for piece in face]), calibration)
+    if not has_speech(np.concatenate([piece.loudness_db for piece in face])):
         return replace(answer, reason="no_speech")
     return answer
+
+
+def _choose(
+    faces: list[list[FacePiece]], answers: list[Answer], calibration: Calibration
+) -> tuple[int | None, Answer | None]:
+    """The place of the face to answer from, None for all that speak together, and the answer itself."""
+    if not answers:
+        return None, None
+    spoken = [
+        piece.scores
+        for face, answer in zip(faces, answers, strict=True)
+        if answer.reason != "no_speech"
+        for piece in face
+    ]
+    several = sum(answer.reason != "no_speech" for answer in answers) > 1
+    together = answer_scores(np.concatenate(spoken), calibration) if several else None
+    used = choose_answer(answers, together)
+    return used, together if used is None else answers[used]
 
 
 def _report(
@@ -212,12 +159,12 @@ def _report(
     )
 
 
-def _track_report(face: _Face, answer: Answer) -> TrackReport:
+def _track_report(face: list[FacePiece], answer: Answer) -> TrackReport:
     lead_frames = answer.lead_frames
     return TrackReport(
-        start_s=float(face.ticks[0][0]) / VIDEO_FPS,
-        end_s=float(face.ticks[-1][-1] + 1) / VIDEO_FPS,
-        box=np.median(np.concatenate(face.boxes), axis=0).tolist(),
+        start_s=float(face[0].ticks[0]) / VIDEO_FPS,
+        end_s=float(face[-1].ticks[-1] + 1) / VIDEO_FPS,
+        box=np.median(np.concatenate([piece.boxes for piece in face]), axis=0).tolist(),
         audio_lead_ms=None if lead_frames is None else lead_ms(lead_frames),
         confidence=answer.confidence,
         curve=answer.curve.tolist(),

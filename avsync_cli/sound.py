@@ -7,7 +7,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.spec import SAMPLE_RATE_HZ
+from avsync_cli.spec import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from avsync_cli.timing import sample_at
 
 # Timestamps of a container may be rounded to 1 ms and wander; only a larger step is a real gap.
@@ -75,6 +75,20 @@ class Recorder:
         for start, part in placed:
             samples[start - first : start - first + len(part)] = part
         return Sound(samples, first)
+
+
+def loudness_db(sound: Sound, ticks: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Level in dBFS of the 40 ms from each tick on, [N] for ticks [N]; NaN where they are not all there."""
+    phase = -sound.first_sample % SAMPLES_PER_FRAME  # the first sample that lies on a tick
+    first_tick = (sound.first_sample + phase) // SAMPLES_PER_FRAME
+    whole = max(0, (len(sound.samples) - phase) // SAMPLES_PER_FRAME)
+    inside = (ticks >= first_tick) & (ticks < first_tick + whole)
+    levels_db = np.full(len(ticks), np.nan, np.float32)
+    frames = sound.samples[phase : phase + whole * SAMPLES_PER_FRAME].reshape(whole, SAMPLES_PER_FRAME)
+    heard = frames[ticks[inside] - first_tick]
+    power = np.einsum("ts,ts->t", heard, heard) / SAMPLES_PER_FRAME
+    levels_db[inside] = 10 * np.log10(np.maximum(power, 1e-12))
+    return levels_db
 
 
 def time_of(frame: av.AudioFrame) -> Fraction:
