@@ -21,7 +21,7 @@ from avsync_cli.passages import Chooser
 from avsync_cli.pictures import Picture
 from avsync_cli.places import open_places
 from avsync_cli.report import ModelId, PassageReport, Report, TrackReport, describe_lead, describe_reason
-from avsync_cli.sound import Sound, cut_sound
+from avsync_cli.sound import Heard, Sound, cut_sound
 from avsync_cli.spec import (
     DEFAULT_TOLERANCE,
     MAX_LOOKS,
@@ -133,6 +133,7 @@ def check_file(
     report = _report(path, media.info, limits, findings.chosen, engine.student)
     return replace(
         report,
+        full=full,
         looked_at_s=sum(look.end_tick - look.first_tick for look in seen.looks) / VIDEO_FPS,
         passages=tuple(
             PassageReport(look.first_tick / VIDEO_FPS, look.end_tick / VIDEO_FPS) for look in seen.looks
@@ -149,7 +150,7 @@ def _look_at_whole(asked: _Asked, media: Media) -> _Seen:
     pictures = media.pictures(start_s=asked.start_s, end_s=asked.end_s)
     look = look_at(
         _watched(pictures, asked.watch, media.info.duration_s, asked.progress),
-        lambda: asked.sound or media.sound(),
+        media if asked.sound is None else Heard(asked.sound),
         student=asked.engine.student,
         models=asked.engine.faces,
         watch=asked.watch,
@@ -173,7 +174,7 @@ def _look_in_places(asked: _Asked, last_s: float) -> _Seen | None:
                 return None
             look = look_at(
                 _watched(pictures, asked.watch, None, asked.progress),
-                passage.hear,
+                Heard(passage.sound),
                 student=engine.student,
                 models=engine.faces,
                 watch=asked.watch,

@@ -4,7 +4,8 @@ N ticks, V = N - 4 windows of 5 ticks. What a look leaves behind is about 300 by
 that many short looks, or one at a whole film, can be kept and judged together.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -13,16 +14,19 @@ from numpy.typing import NDArray
 
 from avsync_cli.faces import FaceModels
 from avsync_cli.lips import lip_opening
-from avsync_cli.mel import MelTrack, mel_track
+from avsync_cli.mel import mel_track
 from avsync_cli.model import Student
 from avsync_cli.pictures import Picture
 from avsync_cli.report import Timings
 from avsync_cli.scan import score_offsets
-from avsync_cli.sound import Sound, loudness_db
-from avsync_cli.spec import RANGE_FRAMES
+from avsync_cli.sound import Hearing, Sound, loudness_db
+from avsync_cli.spec import MAX_TRACK_FRAMES, RANGE_FRAMES, VIDEO_FPS
 from avsync_cli.tracks import FaceTrack, track_faces
 
 Floats = NDArray[np.float32]
+
+_MARGIN_TICKS = 2 * VIDEO_FPS  # of sound around a track: for the offsets, and for what encoders look beyond
+_SETTLE_TICKS = 10 * VIDEO_FPS
 
 
 @dataclass(frozen=True)
@@ -72,20 +76,6 @@ class Stopwatch:
         return Timings(self.decode, self.faces, self.encode, self.score, perf_counter() - self.begin)
 
 
-@dataclass
-class _Seen:
-    """Which ticks were passed on."""
-
-    first_tick: int | None = None
-    end_tick: int = 0
-
-    def note(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
-        for picture in pictures:
-            self.first_tick = picture.tick if self.first_tick is None else self.first_tick
-            self.end_tick = picture.tick + 1
-            yield picture
-
-
 @dataclass(frozen=True)
 class _Encoded:
     """A track without its crops, and its windows [V, D]."""
@@ -96,10 +86,53 @@ class _Encoded:
     opening: Floats
     windows: Floats
 
+    @property
+    def end_tick(self) -> int:
+        return self.first_tick + len(self.boxes)
+
+
+@dataclass
+class _Desk:
+    """Where encoded tracks wait for their sound, and what was made of those that have it."""
+
+    hearing: Hearing
+    student: Student
+    watch: Stopwatch
+    first_tick: int | None = None
+    end_tick: int = 0
+    waiting: list[_Encoded] = field(default_factory=list)
+    pieces: list[FacePiece] = field(default_factory=list)
+
+    def note(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+        """Pass pictures on, and see now and then what can be scored and forgotten."""
+        for picture in pictures:
+            self.first_tick = picture.tick if self.first_tick is None else self.first_tick
+            self.end_tick = picture.tick + 1
+            yield picture
+            if picture.tick % _SETTLE_TICKS == 0:
+                self.settle()
+
+    def take(self, track: FaceTrack) -> None:
+        """Encode a track as it ends, so that crops are never kept for the whole passage."""
+        begin = perf_counter()
+        windows = self.student.encode_video(track.crops, track.lips)
+        opening = lip_opening(track.lips)
+        self.waiting.append(_Encoded(track.face, track.first_tick, track.boxes, opening, windows))
+        self.watch.encode += perf_counter() - begin
+
+    def settle(self, *, at_end: bool = False) -> None:
+        """Score the tracks whose sound is known, in the order in which they ended."""
+        until = math.inf if at_end else self.hearing.heard_until()
+        while self.waiting and self.waiting[0].end_tick + _MARGIN_TICKS <= until:
+            self.pieces.append(_score(self.waiting.pop(0), self.hearing, self.student, self.watch))
+        begun = self.end_tick - MAX_TRACK_FRAMES  # tracks that are still followed begin here or later
+        first = min([begun, *(each.first_tick for each in self.waiting)])
+        self.hearing.forget_sound(first - 2 * _MARGIN_TICKS)
+
 
 def look_at(
     pictures: Iterable[Picture],
-    sound_of: Callable[[], Sound | None],
+    hearing: Hearing,
     *,
     student: Student,
     models: FaceModels,
@@ -107,20 +140,18 @@ def look_at(
 ) -> Look | None:
     """Find the faces of a passage and score them; None where there is no sound to score them against.
 
-    `sound_of` is asked when the pictures are exhausted, because one pass over a file gives both. Time
-    that the pictures take must be counted as `watch.decode`.
+    Of pictures and sound no more than about a minute is kept, if `hearing` is as far as the pictures.
+    Time that the pictures take must be counted as `watch.decode`.
     """
-    seen = _Seen()
-    tracks = track_faces(seen.note(pictures), models, crop=student.layout.crop)
-    encoded = _encode_tracks(tracks, student, watch)
-    sound = sound_of()
-    if sound is None:
+    desk = _Desk(hearing, student, watch)
+    begin, before = perf_counter(), watch.decode + watch.encode + watch.score
+    for track in track_faces(desk.note(pictures), models, crop=student.layout.crop):
+        desk.take(track)
+    watch.faces += perf_counter() - begin - (watch.decode + watch.encode + watch.score - before)
+    if hearing.heard_until() == -math.inf:
         return None
-    begin = perf_counter()
-    mel = mel_track(sound)
-    watch.encode += perf_counter() - begin
-    pieces = tuple(_score(each, sound, mel, student, watch) for each in encoded)
-    return Look(seen.first_tick or 0, seen.end_tick, pieces)
+    desk.settle(at_end=True)
+    return Look(desk.first_tick or 0, desk.end_tick, tuple(desk.pieces))
 
 
 def group_faces(looks: Iterable[Look]) -> list[list[FacePiece]]:
@@ -132,22 +163,11 @@ def group_faces(looks: Iterable[Look]) -> list[list[FacePiece]]:
     return list(faces.values())
 
 
-def _encode_tracks(tracks: Iterable[FaceTrack], student: Student, watch: Stopwatch) -> list[_Encoded]:
-    """Encode each track as it ends, so that crops are never kept for the whole passage."""
-    encoded = []
-    begin, before = perf_counter(), watch.decode + watch.encode
-    for track in tracks:
-        ended = perf_counter()
-        windows = student.encode_video(track.crops, track.lips)
-        encoded.append(_Encoded(track.face, track.first_tick, track.boxes, lip_opening(track.lips), windows))
-        watch.encode += perf_counter() - ended
-    watch.faces += perf_counter() - begin - (watch.decode + watch.encode - before)
-    return encoded
-
-
-def _score(each: _Encoded, sound: Sound, mel: MelTrack, student: Student, watch: Stopwatch) -> FacePiece:
+def _score(each: _Encoded, hearing: Hearing, student: Student, watch: Stopwatch) -> FacePiece:
     """Score a track's windows; only the sound around it is encoded, and not kept."""
     begin = perf_counter()
+    sound = hearing.sound_between(each.first_tick - _MARGIN_TICKS, each.end_tick + _MARGIN_TICKS)
+    mel = mel_track(sound or Sound(np.zeros(0, np.float32), 0))
     first = max(mel.first_tick, each.first_tick - RANGE_FRAMES)
     end = min(mel.first_tick + mel.ticks, each.first_tick + len(each.windows) + RANGE_FRAMES)
     audio = student.encode_audio(mel, np.arange(first, end))
@@ -157,5 +177,6 @@ def _score(each: _Encoded, sound: Sound, mel: MelTrack, student: Student, watch:
     )
     watch.encode += encoded - begin
     watch.score += perf_counter() - encoded
-    ticks = each.first_tick + np.arange(len(each.boxes))
-    return FacePiece(each.face, each.first_tick, scores, each.boxes, each.opening, loudness_db(sound, ticks))
+    ticks = np.arange(each.first_tick, each.end_tick)
+    levels_db = np.full(len(ticks), np.nan, np.float32) if sound is None else loudness_db(sound, ticks)
+    return FacePiece(each.face, each.first_tick, scores, each.boxes, each.opening, levels_db)

@@ -28,10 +28,6 @@ class Passage:
     sound: Sound | None
     likeness: float
 
-    def hear(self) -> Sound | None:
-        """The sound, for those who ask when they have seen the pictures."""
-        return self.sound
-
 
 @dataclass
 class Chooser:
