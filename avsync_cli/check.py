@@ -11,6 +11,7 @@ from time import perf_counter
 
 import numpy as np
 
+from avsync_cli.ahead import work_ahead
 from avsync_cli.assess import Answer, answer_scores, choose_answer, has_speech, is_enough
 from avsync_cli.errors import ConfigError, MediaError, ModelError
 from avsync_cli.faces import FaceModels
@@ -33,6 +34,8 @@ from avsync_cli.spec import (
 )
 from avsync_cli.streams import MediaInfo
 from avsync_cli.timing import first_tick_from, lead_ms
+
+_PICTURES_AHEAD = 4  # decoded while faces are followed in those before
 
 Progress = Callable[[float, float | None], None]  # seconds of video done, seconds in all if known
 
@@ -149,7 +152,7 @@ def _look_at_whole(asked: _Asked, media: Media) -> _Seen:
     """One look at all that was asked for, in one pass. Raises MediaError."""
     pictures = media.pictures(start_s=asked.start_s, end_s=asked.end_s)
     look = look_at(
-        _watched(pictures, asked.watch, media.info.duration_s, asked.progress),
+        _watched(pictures, asked, media.info.duration_s),
         media if asked.sound is None else Heard(asked.sound),
         student=asked.engine.student,
         models=asked.engine.faces,
@@ -170,10 +173,8 @@ def _look_in_places(asked: _Asked, last_s: float) -> _Seen | None:
             places, hear, engine.faces, first_tick_from(asked.start_s), math.floor(last_s * VIDEO_FPS)
         )
         for passage, pictures in chooser.passages():
-            if not chooser.searchable:
-                return None
             look = look_at(
-                _watched(pictures, asked.watch, None, asked.progress),
+                _watched(pictures, asked, None),
                 Heard(passage.sound),
                 student=engine.student,
                 models=engine.faces,
@@ -185,12 +186,11 @@ def _look_in_places(asked: _Asked, last_s: float) -> _Seen | None:
         return _Seen(looks, places.decoded_pictures) if looks else None
 
 
-def _watched(
-    pictures: Iterable[Picture], watch: Stopwatch, duration_s: float | None, progress: Progress | None
-) -> Iterator[Picture]:
-    """Pass pictures on, counting the decoder's time and telling the progress."""
+def _watched(pictures: Iterable[Picture], asked: _Asked, duration_s: float | None) -> Iterator[Picture]:
+    """Pass pictures on, counting the time that is spent waiting for them and telling the progress."""
+    watch, progress = asked.watch, asked.progress
     before = perf_counter()
-    for picture in pictures:
+    for picture in pictures if asked.engine.threads == 1 else work_ahead(pictures, most=_PICTURES_AHEAD):
         watch.decode += perf_counter() - before
         yield picture
         if progress is not None and picture.tick % VIDEO_FPS == 0:
