@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from clips import barcode, click_track, find_clicks, read_barcode, write_clip
 
 from avsync_cli import check_file
@@ -52,7 +53,7 @@ def write_frames(
         ("libx264", "yuv422p10le"),
         ("libx264", "yuv444p"),
         ("libx265", "yuv420p10le"),
-        ("ffv1", "gbrp"),
+        ("ffv1", "yuv411p"),
         ("mjpeg", "yuvj420p"),
         ("libsvtav1", "yuv420p10le"),
     ],
@@ -172,7 +173,10 @@ def test_rates_and_forms_of_samples(tmp_path, rate, codec):
 
 
 def write_streams(path: Path, *, marked: int) -> Path:
-    """Two moving pictures of different size, a cover, and three sounds of which one is the default."""
+    """Two moving pictures of different size, a cover, and three sounds of which one is the default.
+
+    Matroska does not mark the cover as one.
+    """
     sounds = [click_track([0.2 + 0.3 * number], seconds=1, rate=48_000) for number in range(3)]
     with av.open(str(path), "w") as container:
         videos = [container.add_stream("libx264", rate=25) for _ in range(2)]
@@ -180,7 +184,6 @@ def write_streams(path: Path, *, marked: int) -> Path:
             stream.width, stream.height, stream.pix_fmt = side, 64, "yuv420p"
         cover = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 640, 640, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
         audios = [container.add_stream("pcm_s16le", rate=48_000, layout="mono") for _ in sounds]
         for number, stream in enumerate(audios):
             stream.disposition = (
