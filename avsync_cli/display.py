@@ -62,7 +62,10 @@ def _describe_used(report: Report) -> str:
     who = "the only face" if count == 1 else f"{len(used)} of {count} faces"
     if len(used) == count > 1:
         who = f"all {count} faces together"
-    return f"{who}, {first_s:.1f} s to {last_s:.1f} s"
+    where = f"{who}, {first_s:.1f} s to {last_s:.1f} s"
+    if len(report.passages) < 2:
+        return where
+    return f"{report.looked_at_s:.0f} s in {len(report.passages)} passages: {where}"
 
 
 def _describe_track(track: TrackReport) -> str:

@@ -66,3 +66,10 @@ def lip_geometry(points: Floats) -> Floats:
     shape = (points[:, :40] - origin) @ axes / unit[:, None, None]
     geometry: Floats = ((shape - shape.mean(axis=0)) * LIP_SCALE).astype(np.float32)
     return geometry
+
+
+def lip_opening(lips: Floats) -> Floats:
+    """How far the inner lips are apart [N], from `lip_geometry` [N, 40, 3]: its unit, about the mean."""
+    lower, upper = (_CENTRE.index(point) for point in (14, 13))
+    opening: Floats = lips[:, upper, 1] - lips[:, lower, 1]
+    return opening

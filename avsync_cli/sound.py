@@ -1,17 +1,21 @@
 """Sound at 16 kHz mono, each stretch of it at the time at which it is to be heard."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
+from threading import RLock
+from typing import Protocol
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.spec import SAMPLE_RATE_HZ
+from avsync_cli.spec import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from avsync_cli.timing import sample_at
 
 # Timestamps of a container may be rounded to 1 ms and wander; only a larger step is a real gap.
 _AUDIO_GAP_S = Fraction(1, 100)
+_MEL_PERIOD_TICKS = 5  # after which mel steps (3.2 a tick) and ticks begin together again
 # A step back by more, or forward by more, is a new recording (joined files, a restarted clock): what
 # follows cannot be placed beside what went before.
 _BREAK_BACK_S = 1
@@ -26,6 +30,35 @@ class Sound:
     first_sample: int
 
 
+class Hearing(Protocol):
+    """Where the sound of pictures comes from, while a file is read or after it was."""
+
+    def heard_until(self) -> float:
+        """The tick up to which sound is known: minus infinity before any is."""
+
+    def sound_between(self, first_tick: int, end_tick: int) -> Sound | None:
+        """The sound of the ticks [first_tick, end_tick), or what there is of it."""
+
+    def forget_sound(self, before_tick: int) -> None:
+        """Sound before a tick is not asked for again."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A sound that is there as a whole, as a `Hearing`."""
+
+    sound: Sound | None
+
+    def heard_until(self) -> float:
+        return -math.inf if self.sound is None else math.inf
+
+    def sound_between(self, first_tick: int, end_tick: int) -> Sound | None:
+        return None if self.sound is None else cut_sound(self.sound, first_tick, end_tick)
+
+    def forget_sound(self, before_tick: int) -> None:
+        """It is kept: others may ask for it."""
+
+
 class Recorder:
     """Collects decoded audio frames as mono 16 kHz, each stretch placed by its presentation time."""
 
@@ -34,40 +67,67 @@ class Recorder:
         self._resampler: av.AudioResampler | None = None
         self._kind: tuple[str, str, int] | None = None
         self._next_s = Fraction(0)
+        self.begin_s: Fraction | None = None
+        self._lock = RLock()  # pictures and sound are read in one thread and used in another
+
+    @property
+    def until_s(self) -> Fraction | None:
+        """Up to when sound was heard, on the file's clock; None before there was any."""
+        return None if self.begin_s is None else self._next_s
 
     def is_break(self, frame: av.AudioFrame) -> bool:
         """Whether the frame's time has nothing to do with what went before."""
         return bool(self.stretches) and frame.pts is not None and is_break(time_of(frame), self._next_s)
 
     def add(self, frame: av.AudioFrame) -> None:
+        with self._lock:
+            self._add(frame)
+
+    def _add(self, frame: av.AudioFrame) -> None:
         time_s = self._next_s if frame.pts is None else time_of(frame)
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or kind != self._kind or abs(time_s - self._next_s) > _AUDIO_GAP_S:
             self.flush()
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
             self.stretches.append((time_s, []))
+            self.begin_s = time_s if self.begin_s is None else min(self.begin_s, time_s)
             self._next_s, self._kind = time_s, kind
         self._next_s += Fraction(frame.samples, frame.sample_rate)
+        frame = _favour_centre(frame)
         # The stretch has its own clock, so the resampler must not stretch sound to fit rounded stamps.
         frame.pts = None
         self._keep(self._resampler.resample(frame))
 
     def flush(self) -> None:
-        if self._resampler is not None:
-            self._keep(self._resampler.resample(None))
-            self._resampler = None
+        with self._lock:
+            if self._resampler is not None:
+                self._keep(self._resampler.resample(None))
+                self._resampler = None
 
     def _keep(self, frames: list[av.AudioFrame]) -> None:
         self.stretches[-1][1].extend(frame.to_ndarray().reshape(-1).astype(np.float32) for frame in frames)
 
+    def forget(self, before_s: Fraction) -> None:
+        """Drop what was heard before a time, on the file's clock."""
+        with self._lock:
+            for place, (start_s, parts) in enumerate(self.stretches):
+                while parts and start_s + Fraction(len(parts[0]), SAMPLE_RATE_HZ) <= before_s:
+                    start_s += Fraction(len(parts.pop(0)), SAMPLE_RATE_HZ)
+                self.stretches[place] = (start_s, parts)
+
     def sound(self, origin_s: Fraction) -> Sound | None:
         """Place the stretches on one line; gaps are silence."""
         self.flush()
-        placed = [
-            (sample_at(start_s - origin_s), np.concatenate(parts))
-            for start_s, parts in self.stretches
-            if parts
-        ]
+        return self.sound_so_far(origin_s)
+
+    def sound_so_far(self, origin_s: Fraction) -> Sound | None:
+        """As `sound`, while more is to come."""
+        with self._lock:
+            placed = [
+                (sample_at(start_s - origin_s), np.concatenate(parts))
+                for start_s, parts in self.stretches
+                if parts
+            ]
         if not placed:
             return None
         first = min(start for start, _ in placed)
@@ -75,6 +135,58 @@ class Recorder:
         for start, part in placed:
             samples[start - first : start - first + len(part)] = part
         return Sound(samples, first)
+
+
+def _favour_centre(frame: av.AudioFrame) -> av.AudioFrame:
+    """Surround sound as mono, its speech before its music: the centre, and the others at a quarter each.
+
+    Without the others a mix whose centre is empty would be silence.
+    """
+    names = [channel.name for channel in frame.layout.channels]
+    if len(names) < 3 or "FC" not in names:
+        return frame
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, len(names)).T
+    if samples.dtype.kind != "f":
+        full_scale = 1 << (8 * samples.itemsize - 1)
+        silence = full_scale if samples.dtype.kind == "u" else 0
+        samples = (samples.astype(np.float64) - silence) / full_scale
+    weights = np.array([1.0 if name == "FC" else 0.0 if name == "LFE" else 0.25 for name in names])
+    mono = (weights @ samples / weights.sum()).astype(np.float32)[None]
+    mixed = av.AudioFrame.from_ndarray(mono, format="flt", layout="mono")
+    mixed.sample_rate = frame.sample_rate
+    return mixed
+
+
+def cut_sound(sound: Sound, first_tick: int, end_tick: int, *, grid_tick: int | None = None) -> Sound | None:
+    """What there is of a sound at the ticks [first_tick, end_tick); None where that is nothing.
+
+    A little more comes before, so that mel steps meet ticks as they do for the whole of the sound: every
+    fifth tick from `grid_tick` on, the one in which it begins, a mel step begins too.
+    """
+    if grid_tick is None:
+        grid_tick = sound.first_sample // SAMPLES_PER_FRAME
+    first_tick -= (first_tick - grid_tick) % _MEL_PERIOD_TICKS
+    first = max(sound.first_sample, first_tick * SAMPLES_PER_FRAME)
+    end = min(sound.first_sample + len(sound.samples), end_tick * SAMPLES_PER_FRAME)
+    if first >= end:
+        return None
+    return Sound(sound.samples[first - sound.first_sample : end - sound.first_sample], first)
+
+
+def loudness_db(sound: Sound, ticks: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Level in dBFS of the 40 ms from each tick on, [N] for ticks [N]; NaN where they are not all there."""
+    phase = -sound.first_sample % SAMPLES_PER_FRAME  # the first sample that lies on a tick
+    first_tick = (sound.first_sample + phase) // SAMPLES_PER_FRAME
+    whole = max(0, (len(sound.samples) - phase) // SAMPLES_PER_FRAME)
+    inside = (ticks >= first_tick) & (ticks < first_tick + whole)
+    levels_db = np.full(len(ticks), np.nan, np.float32)
+    frames = sound.samples[phase : phase + whole * SAMPLES_PER_FRAME].reshape(whole, SAMPLES_PER_FRAME)
+    heard = frames[ticks[inside] - first_tick]
+    power = np.einsum("ts,ts->t", heard, heard) / SAMPLES_PER_FRAME
+    levels_db[inside] = 10 * np.log10(np.maximum(power, 1e-12))
+    return levels_db
 
 
 def time_of(frame: av.AudioFrame) -> Fraction:
