@@ -9,6 +9,8 @@ from avsync_cli.model import Calibration
 from avsync_cli.report import Reason
 from avsync_cli.scan import average_curve, count_windows, curve_features, find_peak
 from avsync_cli.spec import (
+    ENOUGH_CONFIDENCE,
+    MIN_PASSAGES,
     MIN_SPEECH_FRAMES,
     MIN_USABLE_FRAMES,
     SPEECH_FLOOR_DB,
@@ -71,6 +73,18 @@ def choose_answer(answers: list[Answer], together: Answer | None = None) -> int 
     if together is not None and 2 * agreeing <= sum(answer.windows for answer in reliable):
         return None
     return best
+
+
+def is_enough(chosen: Answer | None, passages: list[Answer]) -> bool:
+    """Whether an answer needs no more passages: it is sure, and what most of them say by themselves.
+
+    A passage that is too short or too uncertain alone counts by its peak all the same: three that agree
+    to a frame by chance, out of 31, are one in a hundred.
+    """
+    if chosen is None or chosen.reason is not None or chosen.confidence < ENOUGH_CONFIDENCE:
+        return False
+    agreeing = sum(_agree(answer, chosen) for answer in passages)
+    return agreeing >= MIN_PASSAGES and 3 * agreeing >= 2 * len(passages)
 
 
 def has_speech(loudness_db: Floats) -> bool:

@@ -1,22 +1,38 @@
-"""The whole story: path -> media -> faces -> windows -> scores -> offset -> report."""
+"""The whole story: path -> passages -> faces -> windows -> scores -> offset -> report."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import starmap
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
-from avsync_cli.assess import Answer, answer_scores, choose_answer, has_speech
+from avsync_cli.assess import Answer, answer_scores, choose_answer, has_speech, is_enough
 from avsync_cli.errors import ConfigError, MediaError, ModelError
 from avsync_cli.faces import FaceModels
-from avsync_cli.looks import FacePiece, Stopwatch, group_faces, look_at
-from avsync_cli.media import MediaInfo, Picture, open_media, read_sound_file
+from avsync_cli.looks import FacePiece, Look, Stopwatch, group_faces, look_at
+from avsync_cli.media import Media, open_media, read_sound_file, refuse_no_part
 from avsync_cli.model import Calibration, Student, load_student
-from avsync_cli.report import ModelId, Report, TrackReport, describe_lead, describe_reason
-from avsync_cli.spec import DEFAULT_TOLERANCE, VIDEO_FPS, Tolerance, parse_tolerance
-from avsync_cli.timing import lead_ms
+from avsync_cli.passages import Chooser
+from avsync_cli.pictures import Picture
+from avsync_cli.places import open_places
+from avsync_cli.report import ModelId, PassageReport, Report, TrackReport, describe_lead, describe_reason
+from avsync_cli.sound import Sound, cut_sound
+from avsync_cli.spec import (
+    DEFAULT_TOLERANCE,
+    MAX_LOOKS,
+    MIN_PASSAGES,
+    VIDEO_FPS,
+    WHOLE_S,
+    Tolerance,
+    parse_tolerance,
+)
+from avsync_cli.streams import MediaInfo
+from avsync_cli.timing import first_tick_from, lead_ms
 
 Progress = Callable[[float, float | None], None]  # seconds of video done, seconds in all if known
 
@@ -28,6 +44,39 @@ class Engine:
     student: Student
     faces: FaceModels
     threads: int
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be looked at, and with what."""
+
+    path: Path
+    audio_stream: int | None
+    start_s: float
+    end_s: float | None
+    sound: Sound | None  # that of a separate file
+    engine: Engine
+    calibration: Calibration
+    watch: Stopwatch
+    progress: Progress | None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The looks, and how many pictures of the file were decoded for them."""
+
+    looks: list[Look]
+    decoded_pictures: int
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """Every face and its answer, and the one chosen: that of face `used`, or of all together."""
+
+    faces: list[list[FacePiece]]
+    answers: list[Answer]
+    used: int | None
+    chosen: Answer | None
 
 
 def load_engine(model: str | Path | None = None, *, threads: int = 0) -> Engine:
@@ -44,51 +93,99 @@ def check_file(
     *,
     tolerance: str | Tolerance = DEFAULT_TOLERANCE,
     audio: str | Path | None = None,
+    audio_stream: int | None = None,
     model: str | Path | None = None,
     threads: int = 0,
     engine: Engine | None = None,
     start_s: float = 0.0,
     end_s: float | None = None,
+    full: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Check whether the mouth moves with the voice in one video file.
 
-    `audio` checks against a separate sound file, which begins with the first picture. `start_s` and
-    `end_s` restrict the check to a passage. Raises MediaError, ModelError or ConfigError; an answer
-    that cannot be given is a report with status "undetermined" and a reason.
+    `audio` checks against a separate sound file, which begins with the first picture; `audio_stream`
+    against the sound of that number, from 0. `start_s` and `end_s` restrict the check to a part. What
+    is longer than `WHOLE_S` is looked at in places, as many as it takes, unless `full`. Raises
+    MediaError, ModelError or ConfigError; an answer that cannot be given is a report with status
+    "undetermined" and a reason.
     """
     limits = parse_tolerance(tolerance)
     if engine is not None and (model is not None or threads):
         raise ConfigError("model and threads belong to the engine: give either an engine or these")
+    if audio is not None and audio_stream is not None:
+        raise ConfigError("audio and audio_stream are two sounds to check against: give one of them")
+    refuse_no_part(start_s, end_s)
     engine = engine or load_engine(model, threads=threads)
     calibration = engine.student.calibration
     if calibration is None:
         raise ModelError(f"{engine.student.name}: not calibrated, so it cannot say how sure it is")
     watch = Stopwatch()
     sound = None if audio is None else read_sound_file(audio)
-    with open_media(path, threads=engine.threads) as media:
+    asked = _Asked(Path(path), audio_stream, start_s, end_s, sound, engine, calibration, watch, progress)
+    with open_media(path, threads=engine.threads, audio_stream=audio_stream) as media:
         if sound is None and not media.has_audio:
             raise MediaError(f"{path}: no audio stream", "no_audio")
-        pictures = _watched(media.pictures(start_s=start_s, end_s=end_s), watch, media.info, progress)
-        look = look_at(
-            pictures,
-            lambda: sound or media.sound(),
-            student=engine.student,
-            models=engine.faces,
-            watch=watch,
-        )
+        last_s = min(math.inf if end_s is None else end_s, media.info.duration_s or 0)
+        in_places = not full and last_s > WHOLE_S and asked.path.is_file()
+        seen = (_look_in_places(asked, last_s) if in_places else None) or _look_at_whole(asked, media)
+    findings = _judge(seen.looks, calibration)
+    report = _report(path, media.info, limits, findings.chosen, engine.student)
+    return replace(
+        report,
+        looked_at_s=sum(look.end_tick - look.first_tick for look in seen.looks) / VIDEO_FPS,
+        passages=tuple(
+            PassageReport(look.first_tick / VIDEO_FPS, look.end_tick / VIDEO_FPS) for look in seen.looks
+        ),
+        decoded_pictures=seen.decoded_pictures,
+        tracks=tuple(starmap(_track_report, zip(findings.faces, findings.answers, strict=True))),
+        used_track=findings.used,
+        timings_s=watch.read(),
+    )
+
+
+def _look_at_whole(asked: _Asked, media: Media) -> _Seen:
+    """One look at all that was asked for, in one pass. Raises MediaError."""
+    pictures = media.pictures(start_s=asked.start_s, end_s=asked.end_s)
+    look = look_at(
+        _watched(pictures, asked.watch, media.info.duration_s, asked.progress),
+        lambda: asked.sound or media.sound(),
+        student=asked.engine.student,
+        models=asked.engine.faces,
+        watch=asked.watch,
+    )
     if look is None:
-        raise MediaError(f"{path}: no sound could be decoded", "no_audio")
-    faces = group_faces([look])
-    answers = [_answer(face, calibration) for face in faces]
-    used, chosen = _choose(faces, answers, calibration)
-    report = _report(path, media.info, limits, chosen, engine.student)
-    tracks = tuple(_track_report(face, answer) for face, answer in zip(faces, answers, strict=True))
-    return replace(report, tracks=tracks, used_track=used, timings_s=watch.read())
+        raise MediaError(f"{asked.path}: no sound could be decoded", "no_audio")
+    return _Seen([look], media.decoded_pictures)
+
+
+def _look_in_places(asked: _Asked, last_s: float) -> _Seen | None:
+    """Looks at passages until they are enough; None where the file does not lead to them."""
+    engine, sound = asked.engine, asked.sound
+    looks: list[Look] = []
+    with open_places(asked.path, threads=engine.threads, audio_stream=asked.audio_stream) as places:
+        hear = places.sound if sound is None else partial(cut_sound, sound)
+        chooser = Chooser(
+            places, hear, engine.faces, first_tick_from(asked.start_s), math.floor(last_s * VIDEO_FPS)
+        )
+        for passage, pictures in chooser.passages():
+            if not chooser.searchable:
+                return None
+            look = look_at(
+                _watched(pictures, asked.watch, None, asked.progress),
+                passage.hear,
+                student=engine.student,
+                models=engine.faces,
+                watch=asked.watch,
+            )
+            looks += [] if look is None else [look]
+            if len(looks) == MAX_LOOKS or (looks and _is_enough(looks, asked.calibration)):
+                break
+        return _Seen(looks, places.decoded_pictures) if looks else None
 
 
 def _watched(
-    pictures: Iterable[Picture], watch: Stopwatch, info: MediaInfo, progress: Progress | None
+    pictures: Iterable[Picture], watch: Stopwatch, duration_s: float | None, progress: Progress | None
 ) -> Iterator[Picture]:
     """Pass pictures on, counting the decoder's time and telling the progress."""
     before = perf_counter()
@@ -96,7 +193,7 @@ def _watched(
         watch.decode += perf_counter() - before
         yield picture
         if progress is not None and picture.tick % VIDEO_FPS == 0:
-            progress(picture.tick / VIDEO_FPS, info.duration_s)
+            progress(picture.tick / VIDEO_FPS, duration_s)
         before = perf_counter()
     watch.decode += perf_counter() - before
 
@@ -109,22 +206,27 @@ def _answer(face: list[FacePiece], calibration: Calibration) -> Answer:
     return answer
 
 
-def _choose(
-    faces: list[list[FacePiece]], answers: list[Answer], calibration: Calibration
-) -> tuple[int | None, Answer | None]:
-    """The place of the face to answer from, None for all that speak together, and the answer itself."""
+def _judge(looks: list[Look], calibration: Calibration) -> _Findings:
+    """Answer from the face that is to be relied on most, or from all that speak together."""
+    faces = group_faces(looks)
+    answers = [_answer(face, calibration) for face in faces]
     if not answers:
-        return None, None
+        return _Findings(faces, answers, None, None)
     spoken = [
-        piece.scores
+        np.concatenate([piece.scores for piece in face])
         for face, answer in zip(faces, answers, strict=True)
         if answer.reason != "no_speech"
-        for piece in face
     ]
-    several = sum(answer.reason != "no_speech" for answer in answers) > 1
-    together = answer_scores(np.concatenate(spoken), calibration) if several else None
+    together = answer_scores(np.concatenate(spoken), calibration) if len(spoken) > 1 else None
     used = choose_answer(answers, together)
-    return used, together if used is None else answers[used]
+    return _Findings(faces, answers, used, together if used is None else answers[used])
+
+
+def _is_enough(looks: list[Look], calibration: Calibration) -> bool:
+    """Whether the looks so far answer the question; those without a face or speech do not count."""
+    alone = [_judge([look], calibration).chosen for look in looks]
+    speaking = [answer for answer in alone if answer is not None and answer.reason != "no_speech"]
+    return len(speaking) >= MIN_PASSAGES and is_enough(_judge(looks, calibration).chosen, speaking)
 
 
 def _report(

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from avsync_cli.faces import FaceModels
 from avsync_cli.lips import lip_opening
-from avsync_cli.media import Picture
 from avsync_cli.mel import MelTrack, mel_track
 from avsync_cli.model import Student
+from avsync_cli.pictures import Picture
 from avsync_cli.report import Timings
 from avsync_cli.scan import score_offsets
 from avsync_cli.sound import Sound, loudness_db

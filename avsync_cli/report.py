@@ -56,6 +56,14 @@ class TrackReport:
 
 
 @dataclass(frozen=True)
+class PassageReport:
+    """A stretch of the video that was looked at, in seconds from its first picture."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
 class Timings:
     """Seconds spent on each stage."""
 
@@ -92,6 +100,9 @@ class Report:
     confidence: float = 0.0
     duration_s: float | None = None
     fps: float | None = None
+    looked_at_s: float = 0.0
+    passages: tuple[PassageReport, ...] = ()
+    decoded_pictures: int = 0
     tracks: tuple[TrackReport, ...] = ()
     curve: list[float | None] | None = None
     timings_s: Timings = Timings()
@@ -107,7 +118,7 @@ class Report:
         values = asdict(self)
         values.pop("used_track")
         message, limits = values.pop("message"), list(values.pop("limits_ms"))
-        values["tracks"] = list(values["tracks"])
+        values["tracks"], values["passages"] = list(values["tracks"]), list(values["passages"])
         head = {name: values.pop(name) for name in ("file", "status", "reason")}
         tail = {name: values.pop(name) for name in ("timings_s", "model")}
         return {

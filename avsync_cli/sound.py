@@ -48,6 +48,7 @@ class Recorder:
             self.stretches.append((time_s, []))
             self._next_s, self._kind = time_s, kind
         self._next_s += Fraction(frame.samples, frame.sample_rate)
+        frame = _favour_centre(frame)
         # The stretch has its own clock, so the resampler must not stretch sound to fit rounded stamps.
         frame.pts = None
         self._keep(self._resampler.resample(frame))
@@ -75,6 +76,37 @@ class Recorder:
         for start, part in placed:
             samples[start - first : start - first + len(part)] = part
         return Sound(samples, first)
+
+
+def _favour_centre(frame: av.AudioFrame) -> av.AudioFrame:
+    """Surround sound as mono, its speech before its music: the centre, and the others at a quarter each.
+
+    Without the others a mix whose centre is empty would be silence.
+    """
+    names = [channel.name for channel in frame.layout.channels]
+    if len(names) < 3 or "FC" not in names:
+        return frame
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, len(names)).T
+    if samples.dtype.kind != "f":
+        full_scale = 1 << (8 * samples.itemsize - 1)
+        silence = full_scale if samples.dtype.kind == "u" else 0
+        samples = (samples.astype(np.float64) - silence) / full_scale
+    weights = np.array([1.0 if name == "FC" else 0.0 if name == "LFE" else 0.25 for name in names])
+    mono = (weights @ samples / weights.sum()).astype(np.float32)[None]
+    mixed = av.AudioFrame.from_ndarray(mono, format="flt", layout="mono")
+    mixed.sample_rate = frame.sample_rate
+    return mixed
+
+
+def cut_sound(sound: Sound, first_tick: int, end_tick: int) -> Sound | None:
+    """What there is of a sound at the ticks [first_tick, end_tick); None where that is nothing."""
+    first = max(sound.first_sample, first_tick * SAMPLES_PER_FRAME)
+    end = min(sound.first_sample + len(sound.samples), end_tick * SAMPLES_PER_FRAME)
+    if first >= end:
+        return None
+    return Sound(sound.samples[first - sound.first_sample : end - sound.first_sample], first)
 
 
 def loudness_db(sound: Sound, ticks: NDArray[np.int64]) -> NDArray[np.float32]:

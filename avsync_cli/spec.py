@@ -61,6 +61,13 @@ MAX_TRACK_FRAMES = 60 * VIDEO_FPS  # longer tracks are handed on in pieces: boun
 MIN_PRESENCE = 0.5  # the mesh's own probability that its input is a face
 MAX_HOLD_S = Fraction(1, 2)  # a picture stands for the ticks at most this far from it
 
+# --- long videos -------------------------------------------------------------------------------
+WHOLE_S = 32.0  # what is no longer is looked at as a whole
+PASSAGE_TICKS = 3 * VIDEO_FPS  # looked at in each place of a longer one
+MIN_PASSAGES = 3  # with a face and speech that agree, before an answer is taken as final
+MAX_LOOKS = 8  # places at most
+ENOUGH_CONFIDENCE = 0.99
+
 # --- the artefact ------------------------------------------------------------------------------
 ARTEFACT_FORMAT = "avsync-student"
 ARTEFACT_VERSION = 2

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from avsync_cli.crops import crop_face, crop_mouth
 from avsync_cli.faces import Detection, FaceModels, Roi, roi_from_detection, roi_from_landmarks
 from avsync_cli.lips import KEPT_INDICES, lip_geometry, smooth_over_time
-from avsync_cli.media import Picture
+from avsync_cli.pictures import Picture
 from avsync_cli.spec import (
     CROP_DEFINITION,
     DETECT_EVERY_FRAMES,

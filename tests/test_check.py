@@ -13,7 +13,8 @@ from talking import RATE, TalkingHead, syllables, voice, write_talking_head
 from avsync_cli import ConfigError, MediaError, ModelError, check_file
 from avsync_cli.check import Engine, parse_tolerance
 from avsync_cli.crops import crop_face
-from avsync_cli.media import Picture, open_media
+from avsync_cli.media import open_media
+from avsync_cli.pictures import Picture
 from avsync_cli.spec import FACE_CROP_DEFINITION, TOLERANCES
 from avsync_cli.tracks import track_faces
 

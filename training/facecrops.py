@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from avsync_cli.crops import lower_half
 from avsync_cli.faces import FaceModels
-from avsync_cli.media import Picture
+from avsync_cli.pictures import Picture
 from avsync_cli.spec import WINDOW_FRAMES
 
 

@@ -1,0 +1,102 @@
+"""Where to look in a long video: short passages spread over it, those with speech and a face first."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+
+from avsync_cli.faces import FaceModels
+from avsync_cli.pictures import Picture
+from avsync_cli.places import Places
+from avsync_cli.sound import Sound
+from avsync_cli.spec import PASSAGE_TICKS, RANGE_FRAMES, VIDEO_FPS, WINDOW_FRAMES
+from avsync_cli.speech import speech_likeness
+
+MAX_PLACES = 32  # at which the sound is heard, and the first picture searched for a face
+_HEARD_AT_ONCE = 8  # places, of which the likeliest is looked at first
+_MIN_LIKENESS = 0.1
+_MAX_RUN_UP_TICKS = 12 * VIDEO_FPS  # pictures that are only decoded, from a keyframe to a place
+_MARGIN_TICKS = RANGE_FRAMES + WINDOW_FRAMES  # of sound around a passage, for the offsets that are scanned
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The ticks [first_tick, end_tick), the sound around them, and how much that is like speech."""
+
+    first_tick: int
+    end_tick: int
+    sound: Sound | None
+    likeness: float
+
+    def hear(self) -> Sound | None:
+        """The sound, for those who ask when they have seen the pictures."""
+        return self.sound
+
+
+@dataclass
+class Chooser:
+    """Chooses passages of the ticks [first_tick, end_tick) of a file, one after the other.
+
+    `searchable` turns False where the file does not lead to the places asked for.
+    """
+
+    places: Places
+    hear: Callable[[int, int], Sound | None]  # the sound of the ticks from the first to before the second
+    models: FaceModels
+    first_tick: int
+    end_tick: int
+    searchable: bool = True
+    _taken: list[Passage] = field(default_factory=list)
+
+    def passages(self) -> Iterator[tuple[Passage, Iterator[Picture]]]:
+        """Passages with speech whose first picture has a face, with their pictures; then the others.
+
+        The pictures of one must be read before the next is asked for.
+        """
+        others: list[Passage] = []
+        places = spread_places(self.first_tick, self.end_tick - PASSAGE_TICKS)
+        while batch := list(islice(places, _HEARD_AT_ONCE)):
+            heard = [passage for tick in batch if (passage := self._hear(tick)) is not None]
+            for passage in sorted(heard, key=lambda each: -each.likeness):
+                pictures = self._read(passage) if passage.likeness >= _MIN_LIKENESS else iter(())
+                first = next(pictures, None)
+                if first is not None and self.models.detect(first.rgb, tiles=True):
+                    yield passage, chain([first], pictures)
+                else:
+                    others.append(passage)
+        for passage in sorted(others, key=lambda each: -each.likeness):
+            yield passage, self._read(passage)
+
+    def _hear(self, tick: int) -> Passage | None:
+        """The passage at a place, from the keyframe before it; None where there was one already."""
+        key_tick = self.places.approach(tick)
+        if key_tick is None:
+            self.searchable = False
+            return None
+        first = key_tick if self._is_free(key_tick) else tick
+        if not self._is_free(first) or first - key_tick > _MAX_RUN_UP_TICKS:
+            return None
+        end = first + PASSAGE_TICKS
+        sound = self.hear(first - _MARGIN_TICKS, end + _MARGIN_TICKS)
+        passage = Passage(first, end, sound, speech_likeness(sound))
+        self._taken.append(passage)
+        return passage
+
+    def _is_free(self, tick: int) -> bool:
+        inside = self.first_tick <= tick <= max(self.first_tick, self.end_tick - PASSAGE_TICKS)
+        return inside and all(abs(tick - passage.first_tick) >= PASSAGE_TICKS for passage in self._taken)
+
+    def _read(self, passage: Passage) -> Iterator[Picture]:
+        self.places.approach(passage.first_tick)
+        return self.places.pictures(passage.first_tick, passage.end_tick)
+
+
+def spread_places(first_tick: int, last_tick: int, *, count: int = MAX_PLACES) -> Iterator[int]:
+    """Ticks of [first_tick, last_tick] in an order in which any number of them is spread over the whole.
+
+    The radical inverse of van der Corput: the middle, the quarters, the eighths between them, and so on.
+    """
+    count = max(1, min(count, (last_tick - first_tick) // PASSAGE_TICKS))
+    for number in range(1, count + 1):
+        part = sum((number >> bit & 1) / 2 ** (bit + 1) for bit in range(number.bit_length()))
+        yield first_tick + math.floor(part * (last_tick - first_tick))

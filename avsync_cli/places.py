@@ -1,0 +1,141 @@
+"""A file read in places: pictures from the keyframe before each, the sound around it, and nothing between.
+
+The file is opened twice, because pictures and sound lie apart in many files, and because the sound of a
+place is heard before it is known whether its pictures are worth decoding.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+
+from avsync_cli.media import open_container
+from avsync_cli.pictures import Picture, TimedFrame, show_pictures
+from avsync_cli.sound import Recorder, Sound, cut_sound, is_break, time_of
+from avsync_cli.spec import VIDEO_FPS
+from avsync_cli.streams import decode_packets, main_audio, main_video, presentation_s
+from avsync_cli.timing import tick_time
+
+_SEARCH_PACKETS = 5_000  # among which there must be a keyframe after a seek
+_LATE_S = 2  # by which a seek may miss its aim; further off, the file's index is not to be trusted
+_LEAD_IN_S = Fraction(1, 2)  # of sound that decoders need before what is wanted
+
+
+class Places:
+    """Two open handles on one file, and the clock of its first picture. Use `open_places`."""
+
+    def __init__(
+        self, pictures: InputContainer, sound: InputContainer, *, threads: int, audio_stream: int | None
+    ) -> None:
+        self._pictures, self._sound = pictures, sound
+        self._video = main_video(pictures)
+        self._audio = main_audio(sound, audio_stream)
+        self._packets: Iterator[av.Packet[Any]] = iter(())
+        self._key_s: Fraction | None = None
+        self.decoded_pictures = 0
+        self._origin_s: Fraction | None = None
+        if self._video is not None:
+            self._video.thread_type = "AUTO"
+            self._video.codec_context.thread_count = threads
+            self._packets = pictures.demux(self._video)
+            self._origin_s = next((time_s for time_s, _ in self._decode(None)), None)
+
+    def approach(self, tick: int) -> int | None:
+        """Go to the last keyframe at or before a tick: the first tick that `pictures` can then show.
+
+        None where the file cannot be searched, or not be trusted to be where it says.
+        """
+        if self._video is None or self._origin_s is None:
+            return None
+        aim_s = self._origin_s + tick_time(tick)
+        try:
+            offset = math.floor(aim_s / Fraction(self._video.time_base or 1))
+            self._pictures.seek(offset, stream=self._video)
+            packets = self._pictures.demux(self._video)
+            key = next((packet for packet in islice(packets, _SEARCH_PACKETS) if packet.is_keyframe), None)
+        except av.FFmpegError:
+            return None
+        stamp = None if key is None else key.dts if key.pts is None else key.pts
+        if key is None or stamp is None:
+            return None
+        key_s = stamp * Fraction(key.time_base or 0)
+        if key_s > aim_s + _LATE_S:
+            return None
+        self._key_s, self._packets = key_s, chain([key], packets)
+        return max(0, math.ceil((key_s - self._origin_s) * VIDEO_FPS))
+
+    def pictures(self, first_tick: int, end_tick: int) -> Iterator[Picture]:
+        """One picture a tick of [first_tick, end_tick), decoded from the keyframe that was approached."""
+        if self._video is not None and self._origin_s is not None:
+            yield from show_pictures(
+                self._decode(self._origin_s + tick_time(end_tick)),
+                self._video.sample_aspect_ratio,
+                first_tick=first_tick,
+                stop_tick=end_tick,
+            )
+
+    def sound(self, first_tick: int, end_tick: int) -> Sound | None:
+        """The sound of the ticks [first_tick, end_tick), or what there is of it."""
+        if self._audio is None or self._origin_s is None:
+            return None
+        first_s, end_s = (self._origin_s + tick_time(tick) for tick in (first_tick, end_tick))
+        recorder = Recorder()
+        try:
+            self._seek_sound(first_s - _LEAD_IN_S)
+            packets = _skip_until(self._sound.demux(self._audio), first_s - _LEAD_IN_S)
+            for frame in decode_packets(packets):
+                if isinstance(frame, av.AudioFrame):
+                    if recorder.is_break(frame) or time_of(frame) >= end_s:
+                        break
+                    recorder.add(frame)
+        except av.FFmpegError:
+            return None
+        sound = recorder.sound(self._origin_s)
+        return None if sound is None else cut_sound(sound, first_tick, end_tick)
+
+    def _seek_sound(self, time_s: Fraction) -> None:
+        """MP4 knows where each sound lies; most others find their way by their pictures alone."""
+        stream = self._audio if "mov" in self._sound.format.name else main_video(self._sound)
+        if stream is not None:
+            self._sound.seek(math.floor(time_s / Fraction(stream.time_base or 1)), stream=stream)
+
+    def _decode(self, end_s: Fraction | None) -> Iterator[TimedFrame]:
+        """Pictures from the keyframe approached to one past the end; those before it lack references."""
+        step_s = 1 / Fraction((self._video and self._video.average_rate) or VIDEO_FPS)
+        last_s: Fraction | None = None
+        for frame in decode_packets(self._packets):
+            if not isinstance(frame, av.VideoFrame):
+                continue
+            self.decoded_pictures += 1
+            time_s = presentation_s(frame, last_s, step_s)
+            if last_s is not None and is_break(time_s, last_s):
+                return
+            earliest_s = time_s if self._key_s is None else self._key_s
+            if time_s < earliest_s or (last_s is not None and time_s <= last_s):
+                continue
+            last_s = time_s
+            yield time_s - (self._origin_s or 0), frame
+            if end_s is not None and time_s > end_s:
+                return
+
+
+@contextmanager
+def open_places(path: str | Path, *, threads: int = 0, audio_stream: int | None = None) -> Iterator[Places]:
+    """Open a file to be read in places. Raises MediaError, or ConfigError where it has no such sound."""
+    with open_container(path) as pictures, open_container(path) as sound:
+        yield Places(pictures, sound, threads=threads, audio_stream=audio_stream)
+
+
+def _skip_until(packets: "Iterator[av.Packet[Any]]", time_s: Fraction) -> "Iterator[av.Packet[Any]]":
+    """Packets from a time on; those without a time are kept."""
+    return (
+        packet
+        for packet in packets
+        if packet.pts is None or packet.pts * Fraction(packet.time_base or 0) >= time_s
+    )
