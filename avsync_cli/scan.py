@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.spec import CANDIDATES, RANGE_FRAMES
+from avsync_cli.spec import RANGE_FRAMES
 
 Floats = NDArray[np.float32]
 Scorer = Callable[[Floats, Floats], Floats]  # video [P, D], audio [P, E] -> scores [P]
@@ -101,15 +101,6 @@ def find_peak(curve: Floats) -> Peak | None:
     bend = before - 2 * top + after
     shift = 0.0 if bend == 0 else 0.5 * (before - after) / bend
     return Peak(float(leads[best]) + shift, at_edge=False)
-
-
-def cut_around_peak(curve: Floats) -> Floats:
-    """The 31 offsets of a curve [C] around its highest one; those beyond the curve's ends are NaN."""
-    if len(curve) <= CANDIDATES:
-        return curve
-    padded = np.pad(curve, RANGE_FRAMES, constant_values=np.nan)
-    best = int(np.nanargmax(curve))
-    return padded[best : best + CANDIDATES]
 
 
 def curve_features(curve: Floats, windows: int) -> NDArray[np.float64]:

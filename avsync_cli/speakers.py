@@ -52,7 +52,7 @@ class Verdict:
 
 
 def parse_speaker(value: str) -> str | int:
-    """"auto", "all", or the number of a face from 1 on. Raises ConfigError."""
+    """ "auto", "all", or the number of a face from 1 on. Raises ConfigError."""
     if value in (AUTO, ALL):
         return value
     if not value.isdecimal() or int(value) < 1:

@@ -1,164 +1,85 @@
-"""How the offset goes over time: constant, in steps where something was edited, or drifting.
+"""The offset over time: an answer for every so many seconds, and the course that all of them follow.
 
-V windows, C offsets, B bins of a second that hold windows, G places of a finer grid of offsets.
-
-Every second's scores become a likelihood over the offsets, with a floor beneath it: a second whose peak
-is wrong then costs every course the same, whatever it says. A course is the path through those
-likelihoods that explains them best, and one with steps or a slope must do so by more than its further
-numbers would win by chance, as the Bayesian information criterion asks (Schwarz 1978).
+V windows, C offsets. What a course claims is checked before it is believed: every level between two
+steps, and both halves of a drift, must name their offset by themselves.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.assess import answer_scores
+from avsync_cli.assess import Answer, answer_scores
+from avsync_cli.course import Course, Evidence, Step, fit_constant, fit_courses, measure_evidence
 from avsync_cli.model import Calibration
-from avsync_cli.scan import leads_of
 from avsync_cli.spec import VIDEO_FPS
-from avsync_cli.timing import lead_ms
 
 Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 Ticks = NDArray[np.int64]
-Kind = Literal["constant", "steps", "drift"]
+Mask = NDArray[np.bool_]
 
-PLACES_PER_FRAME = 4  # of the finer grid: 10 ms
-SHARPNESS = 0.3  # of a second's likelihood, per standard deviation of the scores; see `measure_evidence`
-WRONG_SHARE = 0.05  # of the seconds say nothing of the offset: another voice, a turned head
-STEP_COST = 3.0  # times half the logarithm of the number of seconds, for each of a step's two numbers
-DRIFT_COST = 3.0  # the same, for the slope
-MIN_LEVEL_S = 4  # seconds with a voice between two steps: fewer may agree by chance
-LEVEL_CONFIDENCE = 0.8  # least of every level by itself
-MIN_DRIFT_S = 10  # seconds with a voice that a slope needs
-COVERED_DROP = 1.35  # of the logarithm of the likelihood: half the chi-square of one number at 90 %
-LOCATED_DROP = 3.0
-_DRIFT_BINS = 240  # are enough for a slope: it crosses less than a place in each
+DEFAULT_EVERY_S = 10.0
+LEVEL_CONFIDENCE = 0.8  # least of every level and of both halves of a drift, by themselves
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """Logarithms of the likelihoods [B, G] of the offsets `leads_frames` [G] in the seconds `seconds` [B]."""
+class Point:
+    """What the windows of [start_s, end_s) say by themselves."""
 
-    seconds: Ticks
-    leads_frames: Doubles
-    logs: Doubles
-
-
-@dataclass(frozen=True)
-class Step:
-    """A sudden change at `at_s` ± `uncertainty_s`, between two audio leads in frames."""
-
-    at_s: float
-    uncertainty_s: float
-    from_frames: float
-    to_frames: float
+    start_s: float
+    end_s: float
+    answer: Answer
 
 
 @dataclass(frozen=True)
-class Course:
-    """The lead in frames is `lead_frames` up to the first step; with a drift it is that at `origin_s`.
+class Timeline:
+    """The course of the offset and the answers of its parts.
 
-    `drift_uncertainty` (ms a minute) covers the true slope in 90 of 100 files.
+    `parts` are the levels between the steps; of a drift its two ends, with the lead there. A constant
+    has none: it is answered from everything.
     """
 
-    kind: Kind
-    lead_frames: float
-    origin_s: float = 0.0
-    drift_ms_per_min: float = 0.0
-    drift_uncertainty: float | None = None
-    steps: tuple[Step, ...] = ()
-
-    def leads_at(self, times_s: Doubles) -> Doubles:
-        """Audio leads in frames at times [N] in s: [N]."""
-        slope = self.drift_ms_per_min / 60 / lead_ms(1.0)  # frames a second
-        leads = self.lead_frames + slope * (np.asarray(times_s, float) - self.origin_s)
-        for step in self.steps:
-            leads = np.where(times_s >= step.at_s, step.to_frames, leads)
-        return leads
+    course: Course | None
+    parts: tuple[Point, ...]
+    points: tuple[Point, ...]
 
 
-def trace_course(
-    ticks: Ticks, scores: Floats, calibration: Calibration
-) -> Course | None:
-    """The course of the offset from scores [V, C] of the windows at `ticks` [V], in any order.
+def draw_timeline(
+    ticks: Ticks, scores: Floats, calibration: Calibration, *, every_s: float = DEFAULT_EVERY_S
+) -> Timeline:
+    """The timeline of scores [V, C] of the windows at `ticks` [V], in any order."""
+    course, kept = trace_course(ticks, scores, calibration)
+    parts: tuple[Point, ...] = ()
+    if course is not None and course.kind != "constant":
+        answer_parts = _answer_levels if course.kind == "steps" else _answer_ends
+        parts = answer_parts(course, ticks[kept], scores[kept], calibration)
+    if course is not None and course.kind == "steps":
+        course = _refine_steps(course, parts)
+    return Timeline(course, parts, tuple(_answer_every(ticks, scores, calibration, every_s)))
+
+
+def trace_course(ticks: Ticks, scores: Floats, calibration: Calibration) -> tuple[Course | None, Mask]:
+    """The course of the offset, and which windows [V] it rests on. None where there is no score at all.
 
     A level whose scores alone cannot be relied on, as those of a face whose voice is not the one heard,
-    is no level but a stretch that says nothing: the course is sought without it. None where there is no
-    score at all.
+    is no level but a stretch that says nothing: the course is sought without it.
     """
     evidence = measure_evidence(ticks, scores)
+    seconds = ticks // VIDEO_FPS
     while len(evidence.seconds):
-        fits = [_fit_constant(evidence), _fit_steps(evidence)]
-        if len(evidence.seconds) >= MIN_DRIFT_S:
-            drifting = _fit_drift(evidence)
-            fits += [drifting] if _holds_throughout(drifting[1], ticks, scores, calibration) else []
+        fits = [
+            (value, course)
+            for value, course in fit_courses(evidence)
+            if course.kind != "drift" or _holds_throughout(course, ticks, scores, calibration)
+        ]
         course = max(fits, key=lambda fit: fit[0])[1]
-        doubted = _find_doubted(evidence, course, ticks, scores, calibration)
-        if not doubted.any() or doubted.all():
-            return course if not doubted.any() else _fit_constant(evidence)[1]
+        doubted = _find_doubted(evidence, course, seconds, scores, calibration)
+        if doubted.all():
+            course, doubted = fit_constant(evidence)[1], ~doubted
+        if not doubted.any():
+            return course, np.isin(seconds, evidence.seconds)
         evidence = Evidence(evidence.seconds[~doubted], evidence.leads_frames, evidence.logs[~doubted])
-    return None
-
-
-def _holds_throughout(
-    course: Course, ticks: Ticks, scores: Floats, calibration: Calibration
-) -> bool:
-    """Whether a drift can be relied on in both halves of the windows, each by itself."""
-    straight = straighten(ticks, scores, course, reference_frames=course.lead_frames)
-    late = ticks >= np.median(ticks)
-    return all(_is_reliable(straight[half], calibration) for half in (late, ~late))
-
-
-def _find_doubted(
-    evidence: Evidence, course: Course, ticks: Ticks, scores: Floats, calibration: Calibration
-) -> NDArray[np.bool_]:
-    """Which seconds [B] lie in levels between steps that cannot be relied on by themselves."""
-    edges = [step.at_s for step in course.steps]
-    level_of_second = np.searchsorted(edges, evidence.seconds + 0.5, side="right")
-    second_of_window = ticks // VIDEO_FPS
-    doubted = np.zeros(len(evidence.seconds), bool)
-    for level in range(len(edges) + 1) if edges else ():
-        inside = level_of_second == level
-        windows = np.isin(second_of_window, evidence.seconds[inside])
-        if not _is_reliable(scores[windows], calibration):
-            doubted |= inside
-    return doubted
-
-
-def measure_evidence(ticks: Ticks, scores: Floats) -> Evidence:
-    """What each second says of the offset.
-
-    Scores are taken relative to their window's mean, as in `scan.average_curve`, summed over a second,
-    and their exponential is the likelihood. Windows overlap and a voice goes on, so a sum of 25 tells
-    less than 25 independent scores: `SHARPNESS` is what makes true offsets of the validation clips most
-    likely, at 1, 2 and 5 s alike.
-    """
-    present = np.isfinite(scores)
-    heard = present.any(axis=1)
-    scores, present, seconds = scores[heard], present[heard], ticks[heard] // VIDEO_FPS
-    counts = np.maximum(present.sum(axis=1, keepdims=True), 1)
-    filled = np.where(present, scores, 0).astype(np.float64)
-    relative = np.where(present, filled - filled.sum(axis=1, keepdims=True) / counts, 0)
-    bins, place = np.unique(seconds, return_inverse=True)
-    sums = np.zeros((len(bins), scores.shape[1]))
-    np.add.at(sums, place, relative)
-    fine = _refine(sums)
-    spread = float(relative[present].std()) if present.any() else 0.0
-    logs = fine * (SHARPNESS / max(spread, 1e-9))
-    logs -= np.logaddexp.reduce(logs, axis=1, keepdims=True)
-    places = fine.shape[1]
-    logs = np.logaddexp(logs + np.log(1 - WRONG_SHARE), np.log(WRONG_SHARE / places))
-    leads = leads_of(scores.shape[1])[0] + np.arange(places) / PLACES_PER_FRAME
-    return Evidence(bins, leads, logs)
-
-
-def _is_reliable(scores: Floats, calibration: Calibration) -> bool:
-    """Whether a level's or a half's own scores [V, C] name an offset, surely enough for a claim of change."""
-    answer = answer_scores(scores, calibration)
-    return answer.reason is None and answer.confidence >= LEVEL_CONFIDENCE
+    return None, np.zeros(len(ticks), bool)
 
 
 def straighten(ticks: Ticks, scores: Floats, course: Course, *, reference_frames: float) -> Floats:
@@ -174,123 +95,79 @@ def straighten(ticks: Ticks, scores: Floats, course: Course, *, reference_frames
     return straight
 
 
-def _refine(curves: Doubles) -> Doubles:
-    """Curves [B, C] at `PLACES_PER_FRAME` places a frame, by cubic convolution: [B, G].
-
-    Straight lines between the frames would put every peak on a whole frame.
-    """
-    last = curves.shape[1] - 1
-    whole, part = np.divmod(np.arange(last * PLACES_PER_FRAME + 1), PLACES_PER_FRAME)
-    f = part / PLACES_PER_FRAME
-    weights = ((2 - f) * f - 1) * f, (3 * f - 5) * f * f + 2, ((4 - 3 * f) * f + 1) * f, (f - 1) * f * f
-    taps = zip(weights, range(-1, 3), strict=True)
-    return sum(0.5 * w * curves[:, (whole + tap).clip(0, last)] for w, tap in taps)  # type: ignore[return-value]
-
-
-def _fit_constant(evidence: Evidence) -> tuple[float, Course]:
-    """The likelihood and the course of the best constant."""
-    total = evidence.logs.sum(axis=0)
-    best = int(total.argmax())
-    return float(total[best]), Course("constant", float(evidence.leads_frames[best]))
-
-
-def _fit_steps(evidence: Evidence) -> tuple[float, Course]:
-    """The best path of constant levels, each step costing as much: exact, by dynamic programming."""
-    price = STEP_COST * np.log(len(evidence.seconds))
-    firsts, levels = _best_levels(evidence.logs, price)
-    value = sum(
-        float(evidence.logs[first:end, level].sum())
-        for first, end, level in zip(firsts, [*firsts[1:], len(evidence.logs)], levels, strict=True)
-    )
-    steps = [
-        _locate(evidence, first, levels[i], levels[i + 1], begin=firsts[i], end=[*firsts, None][i + 2])
-        for i, first in enumerate(firsts[1:])
+def _answer_every(ticks: Ticks, scores: Floats, calibration: Calibration, every_s: float) -> list[Point]:
+    numbers = (ticks / VIDEO_FPS // every_s).astype(np.int64)
+    return [
+        Point(number * every_s, (number + 1) * every_s, answer_scores(scores[numbers == number], calibration))
+        for number in np.unique(numbers).tolist()
     ]
-    lead = float(evidence.leads_frames[levels[0]])
-    course = Course("steps" if steps else "constant", lead, steps=tuple(steps))
-    return value - price * len(steps), course
 
 
-def _best_levels(logs: Doubles, price: float) -> tuple[list[int], list[int]]:
-    """First bins and places of the levels whose likelihood, less `price` a step, is greatest.
-
-    A level holds at least `MIN_LEVEL_S` bins. best[b] is the value of the best path that ends before
-    bin b, staying[g] that of the best one that is at place g now.
-    """
-    bins, places = logs.shape
-    sums = np.vstack([np.zeros(places), np.cumsum(logs, axis=0)])  # [B + 1, G]
-    best = np.full(bins + 1, -np.inf)
-    best[0] = price  # the first level costs nothing
-    entered = np.full(places, -np.inf)  # of each place: the best entry so far, its sums taken out
-    entry = np.zeros(places, np.int64)
-    origin: list[tuple[int, int]] = [(0, 0)] * (bins + 1)  # of each end: its level's first bin and place
-    for end in range(min(MIN_LEVEL_S, bins), bins + 1):
-        first = end - MIN_LEVEL_S if bins >= MIN_LEVEL_S else 0
-        candidate = best[first] - price - sums[first]
-        better = candidate > entered
-        entered[better], entry[better] = candidate[better], first
-        value = entered + sums[end]
-        place = int(value.argmax())
-        best[end], origin[end] = value[place], (int(entry[place]), place)
-    firsts, levels, end = [], [], bins
-    while end > 0:
-        first, place = origin[end]
-        firsts.append(first)
-        levels.append(place)
-        end = first
-    return firsts[::-1], levels[::-1]
-
-
-def _locate(evidence: Evidence, at: int, before: int, after: int, *, begin: int, end: int | None) -> Step:
-    """A step at bin `at` from place `before` to place `after`, and how far it may lie elsewhere.
-
-    Between the seconds with a voice on its two sides it may be anywhere.
-    """
-    gains = np.cumsum(evidence.logs[begin:end, before] - evidence.logs[begin:end, after])
-    near = begin + 1 + np.flatnonzero(gains[:-1] >= gains[at - begin - 1] - LOCATED_DROP)
-    # From the middle of the last second before it to the middle of the first one after it.
-    earliest_s, latest_s = evidence.seconds[near[0] - 1] + 0.5, evidence.seconds[near[-1]] + 0.5
-    at_s = float(evidence.seconds[at - 1] + evidence.seconds[at] + 1) / 2
-    uncertainty_s = float(max(at_s - earliest_s, latest_s - at_s))
-    return Step(at_s, uncertainty_s, float(evidence.leads_frames[before]), float(evidence.leads_frames[after]))
-
-
-def _fit_drift(evidence: Evidence) -> tuple[float, Course]:
-    """The best straight line through the likelihoods, with the slopes that are about as likely."""
-    times_s, logs = _gather(evidence)
-    middle_s = float((times_s[0] + times_s[-1]) / 2)
-    places = logs.shape[1]
-    # One place more or less from end to end, up to the whole range.
-    slopes = np.arange(-places + 1, places) / max(times_s[-1] - times_s[0], 1.0)  # places a second
-    values, starts = np.zeros(len(slopes)), np.zeros(len(slopes), np.int64)
-    outside = np.log(WRONG_SHARE / places) * len(evidence.seconds) / len(logs)
-    padded = np.pad(logs, ((0, 0), (places, places)), constant_values=outside)
-    rows = np.arange(len(logs))[:, None]
-    for number, slope in enumerate(slopes):
-        shifts = np.rint(slope * (times_s - middle_s)).astype(np.int64)
-        total = padded[rows, places + np.arange(places) + shifts[:, None]].sum(axis=0)
-        starts[number] = total.argmax()
-        values[number] = total[starts[number]]
-    best = int(values.argmax())
-    likely = slopes[values >= values[best] - COVERED_DROP]
-    to_ms_per_min = lead_ms(1.0) / PLACES_PER_FRAME * 60
-    half_step = (slopes[1] - slopes[0]) / 2
-    low, high = likely[0] - half_step, likely[-1] + half_step
-    course = Course(
-        "drift",
-        float(evidence.leads_frames[starts[best]]),
-        origin_s=middle_s,
-        drift_ms_per_min=float(low + high) / 2 * to_ms_per_min,
-        drift_uncertainty=float(high - low) / 2 * to_ms_per_min,
+def _answer_levels(
+    course: Course, ticks: Ticks, scores: Floats, calibration: Calibration
+) -> tuple[Point, ...]:
+    edges_s = [step.at_s for step in course.steps]
+    level = np.searchsorted(edges_s, (ticks // VIDEO_FPS) + 0.5, side="right")
+    starts_s, ends_s = [_first_s(ticks), *edges_s], [*edges_s, _end_s(ticks)]
+    return tuple(
+        Point(start_s, end_s, answer_scores(scores[level == number], calibration))
+        for number, (start_s, end_s) in enumerate(zip(starts_s, ends_s, strict=True))
     )
-    return float(values[best]) - DRIFT_COST / 2 * np.log(len(evidence.seconds)), course
 
 
-def _gather(evidence: Evidence) -> tuple[Doubles, Doubles]:
-    """Mid times [D] and likelihoods [D, G] of at most `_DRIFT_BINS` stretches of the evidence."""
-    span = int(evidence.seconds[-1] - evidence.seconds[0]) + 1
-    long_s = -(-span // _DRIFT_BINS)
-    bins, place = np.unique(evidence.seconds // long_s, return_inverse=True)
-    logs = np.zeros((len(bins), evidence.logs.shape[1]))
-    np.add.at(logs, place, evidence.logs)
-    return (bins + 0.5) * long_s, logs
+def _answer_ends(course: Course, ticks: Ticks, scores: Floats, calibration: Calibration) -> tuple[Point, ...]:
+    """The whole drift's answer, moved to where it begins and to where it ends."""
+    straight = straighten(ticks, scores, course, reference_frames=course.lead_frames)
+    answer = answer_scores(straight, calibration)
+    if answer.lead_frames is None:
+        return ()
+    times_s = np.array([_first_s(ticks), _end_s(ticks)])
+    moves = course.leads_at(times_s) - course.lead_frames
+    return tuple(
+        Point(time_s, time_s, replace(answer, lead_frames=answer.lead_frames + move))
+        for time_s, move in zip(times_s.tolist(), moves.tolist(), strict=True)
+    )
+
+
+def _refine_steps(course: Course, parts: tuple[Point, ...]) -> Course:
+    """The steps between the answers of their levels, which are finer than the grid they were found on."""
+    leads = [part.answer.lead_frames or 0.0 for part in parts]
+    steps = tuple(
+        Step(step.at_s, step.uncertainty_s, before, after)
+        for step, before, after in zip(course.steps, leads, leads[1:], strict=True)
+    )
+    return replace(course, lead_frames=leads[0], steps=steps)
+
+
+def _holds_throughout(course: Course, ticks: Ticks, scores: Floats, calibration: Calibration) -> bool:
+    """Whether a drift can be relied on in both halves of the windows, each by itself."""
+    straight = straighten(ticks, scores, course, reference_frames=course.lead_frames)
+    late = ticks >= np.median(ticks)
+    return all(_is_reliable(straight[half], calibration) for half in (late, ~late))
+
+
+def _find_doubted(
+    evidence: Evidence, course: Course, seconds: Ticks, scores: Floats, calibration: Calibration
+) -> Mask:
+    """Which seconds [B] lie in levels between steps that cannot be relied on by themselves."""
+    edges_s = [step.at_s for step in course.steps]
+    level = np.searchsorted(edges_s, evidence.seconds + 0.5, side="right")
+    doubted = np.zeros(len(evidence.seconds), bool)
+    for number in range(len(edges_s) + 1) if edges_s else ():
+        windows = np.isin(seconds, evidence.seconds[level == number])
+        if not _is_reliable(scores[windows], calibration):
+            doubted |= level == number
+    return doubted
+
+
+def _is_reliable(scores: Floats, calibration: Calibration) -> bool:
+    answer = answer_scores(scores, calibration)
+    return answer.reason is None and answer.confidence >= LEVEL_CONFIDENCE
+
+
+def _first_s(ticks: Ticks) -> float:
+    return float(ticks.min()) / VIDEO_FPS
+
+
+def _end_s(ticks: Ticks) -> float:
+    return float(ticks.max() + 1) / VIDEO_FPS
