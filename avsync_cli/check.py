@@ -19,18 +19,20 @@ from avsync_cli.passages import Chooser
 from avsync_cli.pictures import Picture
 from avsync_cli.places import open_places
 from avsync_cli.report import PassageReport, Report
-from avsync_cli.sound import Sound, cut_sound
+from avsync_cli.sound import Heard, Sound, cut_sound
 from avsync_cli.speakers import AUTO, parse_speaker
 from avsync_cli.spec import (
     DEFAULT_TOLERANCE,
+    EVERY_S,
     MAX_LOOKS,
+    MAX_RANGE_FRAMES,
     MIN_PASSAGES,
+    RANGE_FRAMES,
     VIDEO_FPS,
     WHOLE_S,
     Tolerance,
     parse_tolerance,
 )
-from avsync_cli.timeline import DEFAULT_EVERY_S
 from avsync_cli.timing import first_tick_from
 
 _SILENT = ("no_speech", "no_visible_speaker")
@@ -57,6 +59,7 @@ class _Asked:
     sound: Sound | None  # that of a separate file
     engine: Engine
     calibration: Calibration
+    range_frames: int
     watch: Stopwatch
     progress: Progress | None
 
@@ -90,15 +93,17 @@ def check_file(
     start_s: float = 0.0,
     end_s: float | None = None,
     full: bool = False,
+    range_frames: int = RANGE_FRAMES,
     speaker: str | int = AUTO,
-    every_s: float = DEFAULT_EVERY_S,
+    every_s: float = EVERY_S,
     progress: Progress | None = None,
 ) -> Report:
     """Check whether the mouth moves with the voice in one video file.
 
     `audio` checks against a separate sound file, which begins with the first picture; `audio_stream`
     against the sound of that number, from 0. `start_s` and `end_s` restrict the check to a part. What
-    is longer than `WHOLE_S` is looked at in places, as many as it takes, unless `full`. `speaker` is
+    is longer than `WHOLE_S` is looked at in places, as many as it takes, unless `full`. Offsets of
+    up to `range_frames` frames are tried. `speaker` is
     "auto" (the faces that speak), "all" or the number of a face, from 1 in the order of `tracks`; the
     timeline has a point for every `every_s` seconds. Raises MediaError, ModelError or ConfigError; an
     answer that cannot be given is a report with status "undetermined" and a reason.
@@ -112,13 +117,17 @@ def check_file(
     speaker = parse_speaker(str(speaker))
     if not 0 < every_s < math.inf:
         raise ConfigError(f"every {every_s} s: a timeline needs a stretch of more than 0 s")
+    if not RANGE_FRAMES <= range_frames <= MAX_RANGE_FRAMES:
+        raise ConfigError(f"range {range_frames}: must be {RANGE_FRAMES} to {MAX_RANGE_FRAMES} frames")
     engine = engine or load_engine(model, threads=threads)
     calibration = engine.student.calibration
     if calibration is None:
         raise ModelError(f"{engine.student.name}: not calibrated, so it cannot say how sure it is")
     watch = Stopwatch()
     sound = None if audio is None else read_sound_file(audio)
-    asked = _Asked(Path(path), audio_stream, start_s, end_s, sound, engine, calibration, watch, progress)
+    asked = _Asked(
+        Path(path), audio_stream, start_s, end_s, sound, engine, calibration, range_frames, watch, progress
+    )
     with open_media(path, threads=engine.threads, audio_stream=audio_stream) as media:
         if sound is None and not media.has_audio:
             raise MediaError(f"{path}: no audio stream", "no_audio")
@@ -130,6 +139,7 @@ def check_file(
     report = report_findings(str(path), media.info, limits, findings, engine.student)
     return replace(
         report,
+        full=full,
         looked_at_s=sum(look.end_tick - look.first_tick for look in seen.looks) / VIDEO_FPS,
         passages=tuple(
             PassageReport(look.first_tick / VIDEO_FPS, look.end_tick / VIDEO_FPS) for look in seen.looks
@@ -144,9 +154,10 @@ def _look_at_whole(asked: _Asked, media: Media) -> _Seen:
     pictures = media.pictures(start_s=asked.start_s, end_s=asked.end_s)
     look = look_at(
         _watched(pictures, asked.watch, media.info.duration_s, asked.progress),
-        lambda: asked.sound or media.sound(),
+        media if asked.sound is None else Heard(asked.sound),
         student=asked.engine.student,
         models=asked.engine.faces,
+        range_frames=asked.range_frames,
         watch=asked.watch,
     )
     if look is None:
@@ -161,16 +172,22 @@ def _look_in_places(asked: _Asked, last_s: float) -> _Seen | None:
     with open_places(asked.path, threads=engine.threads, audio_stream=asked.audio_stream) as places:
         hear = places.sound if sound is None else partial(cut_sound, sound)
         chooser = Chooser(
-            places, hear, engine.faces, first_tick_from(asked.start_s), math.floor(last_s * VIDEO_FPS)
+            places,
+            hear,
+            engine.faces,
+            first_tick_from(asked.start_s),
+            math.floor(last_s * VIDEO_FPS),
+            range_frames=asked.range_frames,
         )
         for passage, pictures in chooser.passages():
             if not chooser.searchable:
                 return None
             look = look_at(
                 _watched(pictures, asked.watch, None, asked.progress),
-                passage.hear,
+                Heard(passage.sound),
                 student=engine.student,
                 models=engine.faces,
+                range_frames=asked.range_frames,
                 watch=asked.watch,
             )
             looks += [] if look is None else [look]

@@ -4,8 +4,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,10 +23,17 @@ from avsync_cli.errors import (
     MediaError,
     complain,
 )
-from avsync_cli.spec import DEFAULT_TOLERANCE, TOLERANCES, parse_tolerance
+from avsync_cli.spec import (
+    DEFAULT_TOLERANCE,
+    EVERY_S,
+    MAX_RANGE_FRAMES,
+    RANGE_FRAMES,
+    TOLERANCES,
+    parse_tolerance,
+)
 
 if TYPE_CHECKING:
-    from avsync_cli.check import Engine, Progress
+    from avsync_cli.check import Progress
     from avsync_cli.report import Report
     from avsync_cli.spec import Tolerance
 
@@ -59,6 +67,23 @@ def check(
     audio: Annotated[
         Path | None, typer.Option(help="Check against this sound file instead of the video's own sound.")
     ] = None,
+    audio_stream: Annotated[
+        int | None, typer.Option(min=0, help="Which of several sounds of a video, from 0.")
+    ] = None,
+    start: Annotated[float, typer.Option(help="Seconds at which to begin.")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Seconds at which to end.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Look at all of a long video, not at passages.")
+    ] = False,
+    range_frames: Annotated[
+        int, typer.Option("--range", help=f"Frames of 40 ms to try on both sides, up to {MAX_RANGE_FRAMES}.")
+    ] = RANGE_FRAMES,
+    speaker: Annotated[
+        str, typer.Option(help="Whom to listen to: auto, all, or the number of a face, from 1.")
+    ] = "auto",
+    every: Annotated[
+        float, typer.Option(help="Seconds from one point of the timeline to the next.")
+    ] = EVERY_S,
     tolerance: Annotated[
         str,
         typer.Option(help=f"What counts as in sync: {', '.join(TOLERANCES)}, or LATEST,EARLIEST in ms."),
@@ -77,7 +102,7 @@ def check(
 
     Exit codes: 0 in sync, 1 out of sync, 2 usage, 3 undetermined, 4 media unreadable, 5 model unusable.
     """
-    from avsync_cli.check import load_engine
+    from avsync_cli.check import check_file, load_engine
     from avsync_cli.display import print_report
     from avsync_cli.report import gravest_exit_code
 
@@ -85,10 +110,23 @@ def check(
         raise ConfigError("--audio goes with one video, not with several")
     limits = parse_tolerance(tolerance)
     engine = load_engine(model, threads=threads)
+    check_one = partial(
+        check_file,
+        audio=audio,
+        audio_stream=audio_stream,
+        tolerance=limits,
+        engine=engine,
+        start_s=start,
+        end_s=end,
+        full=full,
+        range_frames=range_frames,
+        speaker=speaker,
+        every_s=every,
+    )
     codes = []
     for video in videos:
         with _progress_bar(video, shown=not (quiet or as_json)) as progress:
-            report = _check_or_report(video, audio, limits, engine, progress)
+            report = _check_or_report(video, partial(check_one, progress=progress), limits)
         if as_json:
             typer.echo(json.dumps(report.to_json(), ensure_ascii=False, allow_nan=False))
         elif report.status != "error":
@@ -100,15 +138,12 @@ def check(
 app.command()(scan)
 
 
-def _check_or_report(
-    video: Path, audio: Path | None, limits: "Tolerance", engine: "Engine", progress: "Progress | None"
-) -> "Report":
+def _check_or_report(video: Path, check_one: "Callable[[Path], Report]", limits: "Tolerance") -> "Report":
     """Check one file; one that cannot be read becomes a report too, and a line on stderr."""
-    from avsync_cli.check import check_file
     from avsync_cli.report import error_report
 
     try:
-        return check_file(video, audio=audio, tolerance=limits, engine=engine, progress=progress)
+        return check_one(video)
     except MediaError as error:
         complain(str(error))
         return error_report(str(video), error, limits)

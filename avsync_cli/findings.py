@@ -17,9 +17,9 @@ from avsync_cli.report import (
     describe_reason,
 )
 from avsync_cli.speakers import AUTO, Speaker, Verdict, choose_verdict, judge_speakers
-from avsync_cli.spec import VIDEO_FPS, Tolerance
+from avsync_cli.spec import EVERY_S, VIDEO_FPS, Tolerance
 from avsync_cli.streams import MediaInfo
-from avsync_cli.timeline import DEFAULT_EVERY_S, Point, Timeline, draw_timeline
+from avsync_cli.timeline import Point, Timeline, draw_timeline
 from avsync_cli.timing import lead_ms
 
 
@@ -43,9 +43,7 @@ def judge_looks(looks: list[Look], calibration: Calibration, *, speaker: str | i
     return Findings(faces, speakers, choose_verdict(faces, speakers, calibration, speaker=speaker))
 
 
-def add_timeline(
-    findings: Findings, calibration: Calibration, *, every_s: float = DEFAULT_EVERY_S
-) -> Findings:
+def add_timeline(findings: Findings, calibration: Calibration, *, every_s: float = EVERY_S) -> Findings:
     """The same with the timeline of the faces that were listened to."""
     pieces = [piece for place in findings.verdict.heard for piece in findings.faces[place]]
     if not pieces:

@@ -4,7 +4,8 @@ N ticks, V = N - 4 windows of 5 ticks. What a look leaves behind is about 300 by
 that many short looks, or one at a whole film, can be kept and judged together.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -13,27 +14,31 @@ from numpy.typing import NDArray
 
 from avsync_cli.faces import FaceModels
 from avsync_cli.lips import lip_opening
-from avsync_cli.mel import MelTrack, mel_track
+from avsync_cli.mel import mel_track
 from avsync_cli.model import Student
 from avsync_cli.pictures import Picture
 from avsync_cli.report import Timings
 from avsync_cli.scan import score_offsets
-from avsync_cli.sound import Sound, loudness_db
-from avsync_cli.spec import RANGE_FRAMES
+from avsync_cli.sound import Hearing, Sound, loudness_db
+from avsync_cli.spec import MAX_TRACK_FRAMES, RANGE_FRAMES, VIDEO_FPS
 from avsync_cli.tracks import FaceTrack, track_faces
 
 Floats = NDArray[np.float32]
+
+_REACH_TICKS = 35  # of sound around a track that encoders may look at, beyond the offsets
+_SETTLE_TICKS = 10 * VIDEO_FPS
 
 
 @dataclass(frozen=True)
 class FacePiece:
     """One face over N consecutive ticks, its V windows scored against the sound.
 
-    Pieces of one face share `face`, a number that is unique in its look. `scores` [V, 31]:
-    row i belongs to the window of ticks first_tick + i .. first_tick + i + 4, column j to an audio lead
-    of j - 15 frames, NaN where there is no sound (`scan.score_offsets`). `boxes` [N, 4] are x0, y0, x1,
-    y1 in pixels of the file. `opening` [N] is how far the inner lips are apart (`lips.lip_opening`): its
-    scatter is the mouth's motion. `loudness_db` [N] is the sound's level in dBFS, NaN where there is none.
+    Pieces of one face share `face`, a number that is unique in its look. `scores` [V, C], C = 2 r + 1 for
+    a range of r frames: row i belongs to the window of ticks first_tick + i .. first_tick + i + 4, column j
+    to an audio lead of j - r frames, NaN where there is no sound (`scan.score_offsets`). `boxes` [N, 4] are
+    x0, y0, x1, y1 in pixels of the file. `opening` [N] is how far the inner lips are apart
+    (`lips.lip_opening`): its scatter is the mouth's motion. `loudness_db` [N] is the sound's level in dBFS,
+    NaN where there is none.
     """
 
     face: int
@@ -72,20 +77,6 @@ class Stopwatch:
         return Timings(self.decode, self.faces, self.encode, self.score, perf_counter() - self.begin)
 
 
-@dataclass
-class _Seen:
-    """Which ticks were passed on."""
-
-    first_tick: int | None = None
-    end_tick: int = 0
-
-    def note(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
-        for picture in pictures:
-            self.first_tick = picture.tick if self.first_tick is None else self.first_tick
-            self.end_tick = picture.tick + 1
-            yield picture
-
-
 @dataclass(frozen=True)
 class _Encoded:
     """A track without its crops, and its windows [V, D]."""
@@ -96,31 +87,103 @@ class _Encoded:
     opening: Floats
     windows: Floats
 
+    @property
+    def end_tick(self) -> int:
+        return self.first_tick + len(self.boxes)
+
+
+@dataclass
+class _Desk:
+    """Where encoded tracks wait for their sound, and what was made of those that have it."""
+
+    hearing: Hearing
+    student: Student
+    range_frames: int
+    watch: Stopwatch
+    first_tick: int | None = None
+    end_tick: int = 0
+    waiting: list[_Encoded] = field(default_factory=list)
+    pieces: list[FacePiece] = field(default_factory=list)
+
+    @property
+    def margin_ticks(self) -> int:
+        """Of sound around a track that its scores need."""
+        return self.range_frames + _REACH_TICKS
+
+    def note(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+        """Pass pictures on, and see now and then what can be scored and forgotten."""
+        for picture in pictures:
+            self.first_tick = picture.tick if self.first_tick is None else self.first_tick
+            self.end_tick = picture.tick + 1
+            yield picture
+            if picture.tick % _SETTLE_TICKS == 0:
+                self.settle()
+
+    def take(self, track: FaceTrack) -> None:
+        """Encode a track as it ends, so that crops are never kept for the whole passage."""
+        begin = perf_counter()
+        windows = self.student.encode_video(track.crops, track.lips)
+        opening = lip_opening(track.lips)
+        self.waiting.append(_Encoded(track.face, track.first_tick, track.boxes, opening, windows))
+        self.watch.encode += perf_counter() - begin
+
+    def settle(self, *, at_end: bool = False) -> None:
+        """Score the tracks whose sound is known, in the order in which they ended."""
+        until = math.inf if at_end else self.hearing.heard_until()
+        while self.waiting and self.waiting[0].end_tick + self.margin_ticks <= until:
+            self.pieces.append(self._score(self.waiting.pop(0)))
+        begun = self.end_tick - MAX_TRACK_FRAMES  # tracks that are still followed begin here or later
+        first = min([begun, *(each.first_tick for each in self.waiting)])
+        self.hearing.forget_sound(first - 2 * self.margin_ticks)
+
+    def _score(self, each: _Encoded) -> FacePiece:
+        """Score a track's windows; only the sound around it is encoded, and not kept."""
+        begin = perf_counter()
+        margin, reach = self.margin_ticks, self.range_frames
+        sound = self.hearing.sound_between(each.first_tick - margin, each.end_tick + margin)
+        mel = mel_track(sound or Sound(np.zeros(0, np.float32), 0))
+        first = max(mel.first_tick, each.first_tick - reach)
+        end = min(mel.first_tick + mel.ticks, each.first_tick + len(each.windows) + reach)
+        audio = self.student.encode_audio(mel, np.arange(first, end))
+        encoded = perf_counter()
+        scores = score_offsets(
+            each.windows,
+            audio,
+            first_tick_video=each.first_tick,
+            first_tick_audio=first,
+            score=self.student.score,
+            range_frames=reach,
+        )
+        self.watch.encode += encoded - begin
+        self.watch.score += perf_counter() - encoded
+        ticks = np.arange(each.first_tick, each.end_tick)
+        levels_db = np.full(len(ticks), np.nan, np.float32) if sound is None else loudness_db(sound, ticks)
+        return FacePiece(each.face, each.first_tick, scores, each.boxes, each.opening, levels_db)
+
 
 def look_at(
     pictures: Iterable[Picture],
-    sound_of: Callable[[], Sound | None],
+    hearing: Hearing,
     *,
     student: Student,
     models: FaceModels,
     watch: Stopwatch,
+    range_frames: int = RANGE_FRAMES,
 ) -> Look | None:
     """Find the faces of a passage and score them; None where there is no sound to score them against.
 
-    `sound_of` is asked when the pictures are exhausted, because one pass over a file gives both. Time
-    that the pictures take must be counted as `watch.decode`.
+    Of pictures and sound no more than about a minute is kept, if `hearing` is as far as the pictures.
+    Time that the pictures take must be counted as `watch.decode`.
     """
-    seen = _Seen()
-    tracks = track_faces(seen.note(pictures), models, crop=student.layout.crop)
-    encoded = _encode_tracks(tracks, student, watch)
-    sound = sound_of()
-    if sound is None:
+    desk = _Desk(hearing, student, range_frames, watch)
+    begin, before = perf_counter(), watch.decode + watch.encode + watch.score
+    for track in track_faces(desk.note(pictures), models, crop=student.layout.crop):
+        desk.take(track)
+    watch.faces += perf_counter() - begin - (watch.decode + watch.encode + watch.score - before)
+    if hearing.heard_until() == -math.inf:
         return None
-    begin = perf_counter()
-    mel = mel_track(sound)
-    watch.encode += perf_counter() - begin
-    pieces = tuple(_score(each, sound, mel, student, watch) for each in encoded)
-    return Look(seen.first_tick or 0, seen.end_tick, pieces)
+    desk.settle(at_end=True)
+    return Look(desk.first_tick or 0, desk.end_tick, tuple(desk.pieces))
 
 
 def group_faces(looks: Iterable[Look]) -> list[list[FacePiece]]:
@@ -130,32 +193,3 @@ def group_faces(looks: Iterable[Look]) -> list[list[FacePiece]]:
         for piece in look.pieces:
             faces.setdefault((number, piece.face), []).append(piece)
     return list(faces.values())
-
-
-def _encode_tracks(tracks: Iterable[FaceTrack], student: Student, watch: Stopwatch) -> list[_Encoded]:
-    """Encode each track as it ends, so that crops are never kept for the whole passage."""
-    encoded = []
-    begin, before = perf_counter(), watch.decode + watch.encode
-    for track in tracks:
-        ended = perf_counter()
-        windows = student.encode_video(track.crops, track.lips)
-        encoded.append(_Encoded(track.face, track.first_tick, track.boxes, lip_opening(track.lips), windows))
-        watch.encode += perf_counter() - ended
-    watch.faces += perf_counter() - begin - (watch.decode + watch.encode - before)
-    return encoded
-
-
-def _score(each: _Encoded, sound: Sound, mel: MelTrack, student: Student, watch: Stopwatch) -> FacePiece:
-    """Score a track's windows; only the sound around it is encoded, and not kept."""
-    begin = perf_counter()
-    first = max(mel.first_tick, each.first_tick - RANGE_FRAMES)
-    end = min(mel.first_tick + mel.ticks, each.first_tick + len(each.windows) + RANGE_FRAMES)
-    audio = student.encode_audio(mel, np.arange(first, end))
-    encoded = perf_counter()
-    scores = score_offsets(
-        each.windows, audio, first_tick_video=each.first_tick, first_tick_audio=first, score=student.score
-    )
-    watch.encode += encoded - begin
-    watch.score += perf_counter() - encoded
-    ticks = each.first_tick + np.arange(len(each.boxes))
-    return FacePiece(each.face, each.first_tick, scores, each.boxes, each.opening, loudness_db(sound, ticks))

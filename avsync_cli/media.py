@@ -19,10 +19,10 @@ from av.container import InputContainer
 
 from avsync_cli.errors import ConfigError, MediaError
 from avsync_cli.pictures import Picture, TimedFrame, show_pictures
-from avsync_cli.sound import Recorder, Sound, is_break, time_of
-from avsync_cli.spec import VIDEO_FPS
+from avsync_cli.sound import Recorder, Sound, cut_sound, is_break, time_of
+from avsync_cli.spec import SAMPLES_PER_FRAME, VIDEO_FPS
 from avsync_cli.streams import decode_packets, describe, main_audio, main_video, presentation_s
-from avsync_cli.timing import first_tick_from, tick_time
+from avsync_cli.timing import first_tick_from, sample_at, tick_time
 
 
 class Media:
@@ -66,12 +66,32 @@ class Media:
         stop_tick = None if end_s is None or end_s == math.inf else first_tick_from(end_s)
         aspect = self._video.sample_aspect_ratio
         yield from show_pictures(self._decode(stop_tick), aspect, first_tick=first_tick, stop_tick=stop_tick)
+        self._recorder.flush()
         if self._origin_s is None:
             raise MediaError(f"{self._path}: no picture could be decoded", "unreadable")
 
     def sound(self) -> Sound | None:
         """All the sound that was passed, on the grid's clock; None where there is none."""
         return self._recorder.sound(self._origin_s or Fraction(0))
+
+    def heard_until(self) -> float:
+        """The tick up to which sound was read: minus infinity before any was."""
+        until_s, origin_s = self._recorder.until_s, self._origin_s
+        return -math.inf if until_s is None or origin_s is None else float((until_s - origin_s) * VIDEO_FPS)
+
+    def sound_between(self, first_tick: int, end_tick: int) -> Sound | None:
+        """The sound of the ticks [first_tick, end_tick), or what was read of it and not forgotten."""
+        origin_s, begin_s = self._origin_s or Fraction(0), self._recorder.begin_s
+        sound = self._recorder.sound_so_far(origin_s)
+        if sound is None or begin_s is None:
+            return None
+        return cut_sound(
+            sound, first_tick, end_tick, grid_tick=sample_at(begin_s - origin_s) // SAMPLES_PER_FRAME
+        )
+
+    def forget_sound(self, before_tick: int) -> None:
+        """Give the memory of sound back that is not asked for again; `sound` lacks it, too."""
+        self._recorder.forget((self._origin_s or Fraction(0)) + tick_time(before_tick))
 
     def sound_alone(self) -> Sound | None:
         """The sound of a file whose pictures do not matter, its first sample on the grid's origin."""

@@ -16,7 +16,6 @@ MAX_PLACES = 32  # at which the sound is heard, and the first picture searched f
 _HEARD_AT_ONCE = 8  # places, of which the likeliest is looked at first
 _MIN_LIKENESS = 0.1
 _MAX_RUN_UP_TICKS = 12 * VIDEO_FPS  # pictures that are only decoded, from a keyframe to a place
-_MARGIN_TICKS = RANGE_FRAMES + WINDOW_FRAMES  # of sound around a passage, for the offsets that are scanned
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,6 @@ class Passage:
     end_tick: int
     sound: Sound | None
     likeness: float
-
-    def hear(self) -> Sound | None:
-        """The sound, for those who ask when they have seen the pictures."""
-        return self.sound
 
 
 @dataclass
@@ -45,6 +40,7 @@ class Chooser:
     models: FaceModels
     first_tick: int
     end_tick: int
+    range_frames: int = RANGE_FRAMES
     searchable: bool = True
     _taken: list[Passage] = field(default_factory=list)
 
@@ -77,7 +73,8 @@ class Chooser:
         if not self._is_free(first) or first - key_tick > _MAX_RUN_UP_TICKS:
             return None
         end = first + PASSAGE_TICKS
-        sound = self.hear(first - _MARGIN_TICKS, end + _MARGIN_TICKS)
+        margin = self.range_frames + WINDOW_FRAMES  # for the offsets that are scanned
+        sound = self.hear(first - margin, end + margin)
         passage = Passage(first, end, sound, speech_likeness(sound))
         self._taken.append(passage)
         return passage

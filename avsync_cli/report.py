@@ -127,6 +127,7 @@ class Report:
     confidence: float = 0.0
     duration_s: float | None = None
     fps: float | None = None
+    full: bool = False  # whether all of it was to be looked at
     looked_at_s: float = 0.0
     passages: tuple[PassageReport, ...] = ()
     decoded_pictures: int = 0

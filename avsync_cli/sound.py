@@ -1,7 +1,9 @@
 """Sound at 16 kHz mono, each stretch of it at the time at which it is to be heard."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
 import av
 import numpy as np
@@ -12,6 +14,7 @@ from avsync_cli.timing import sample_at
 
 # Timestamps of a container may be rounded to 1 ms and wander; only a larger step is a real gap.
 _AUDIO_GAP_S = Fraction(1, 100)
+_MEL_PERIOD_TICKS = 5  # after which mel steps (3.2 a tick) and ticks begin together again
 # A step back by more, or forward by more, is a new recording (joined files, a restarted clock): what
 # follows cannot be placed beside what went before.
 _BREAK_BACK_S = 1
@@ -26,6 +29,35 @@ class Sound:
     first_sample: int
 
 
+class Hearing(Protocol):
+    """Where the sound of pictures comes from, while a file is read or after it was."""
+
+    def heard_until(self) -> float:
+        """The tick up to which sound is known: minus infinity before any is."""
+
+    def sound_between(self, first_tick: int, end_tick: int) -> Sound | None:
+        """The sound of the ticks [first_tick, end_tick), or what there is of it."""
+
+    def forget_sound(self, before_tick: int) -> None:
+        """Sound before a tick is not asked for again."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A sound that is there as a whole, as a `Hearing`."""
+
+    sound: Sound | None
+
+    def heard_until(self) -> float:
+        return -math.inf if self.sound is None else math.inf
+
+    def sound_between(self, first_tick: int, end_tick: int) -> Sound | None:
+        return None if self.sound is None else cut_sound(self.sound, first_tick, end_tick)
+
+    def forget_sound(self, before_tick: int) -> None:
+        """It is kept: others may ask for it."""
+
+
 class Recorder:
     """Collects decoded audio frames as mono 16 kHz, each stretch placed by its presentation time."""
 
@@ -34,6 +66,12 @@ class Recorder:
         self._resampler: av.AudioResampler | None = None
         self._kind: tuple[str, str, int] | None = None
         self._next_s = Fraction(0)
+        self.begin_s: Fraction | None = None
+
+    @property
+    def until_s(self) -> Fraction | None:
+        """Up to when sound was heard, on the file's clock; None before there was any."""
+        return None if self.begin_s is None else self._next_s
 
     def is_break(self, frame: av.AudioFrame) -> bool:
         """Whether the frame's time has nothing to do with what went before."""
@@ -46,6 +84,7 @@ class Recorder:
             self.flush()
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
             self.stretches.append((time_s, []))
+            self.begin_s = time_s if self.begin_s is None else min(self.begin_s, time_s)
             self._next_s, self._kind = time_s, kind
         self._next_s += Fraction(frame.samples, frame.sample_rate)
         frame = _favour_centre(frame)
@@ -61,9 +100,23 @@ class Recorder:
     def _keep(self, frames: list[av.AudioFrame]) -> None:
         self.stretches[-1][1].extend(frame.to_ndarray().reshape(-1).astype(np.float32) for frame in frames)
 
+    def forget(self, before_s: Fraction) -> None:
+        """Drop what was heard before a time, on the file's clock."""
+        for place, (start_s, parts) in enumerate(self.stretches):
+            dropped = 0
+            while parts and start_s + Fraction(len(parts[0]), SAMPLE_RATE_HZ) <= before_s:
+                start_s += Fraction(len(parts.pop(0)), SAMPLE_RATE_HZ)
+                dropped += 1
+            if dropped:
+                self.stretches[place] = (start_s, parts)
+
     def sound(self, origin_s: Fraction) -> Sound | None:
         """Place the stretches on one line; gaps are silence."""
         self.flush()
+        return self.sound_so_far(origin_s)
+
+    def sound_so_far(self, origin_s: Fraction) -> Sound | None:
+        """As `sound`, while more is to come."""
         placed = [
             (sample_at(start_s - origin_s), np.concatenate(parts))
             for start_s, parts in self.stretches
@@ -100,8 +153,15 @@ def _favour_centre(frame: av.AudioFrame) -> av.AudioFrame:
     return mixed
 
 
-def cut_sound(sound: Sound, first_tick: int, end_tick: int) -> Sound | None:
-    """What there is of a sound at the ticks [first_tick, end_tick); None where that is nothing."""
+def cut_sound(sound: Sound, first_tick: int, end_tick: int, *, grid_tick: int | None = None) -> Sound | None:
+    """What there is of a sound at the ticks [first_tick, end_tick); None where that is nothing.
+
+    A little more comes before, so that mel steps meet ticks as they do for the whole of the sound: every
+    fifth tick from `grid_tick` on, the one in which it begins, a mel step begins too.
+    """
+    if grid_tick is None:
+        grid_tick = sound.first_sample // SAMPLES_PER_FRAME
+    first_tick -= (first_tick - grid_tick) % _MEL_PERIOD_TICKS
     first = max(sound.first_sample, first_tick * SAMPLES_PER_FRAME)
     end = min(sound.first_sample + len(sound.samples), end_tick * SAMPLES_PER_FRAME)
     if first >= end:

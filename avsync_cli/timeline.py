@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from avsync_cli.assess import Answer, answer_scores
 from avsync_cli.course import Course, Evidence, Step, fit_constant, fit_courses, measure_evidence
 from avsync_cli.model import Calibration
-from avsync_cli.spec import VIDEO_FPS
+from avsync_cli.spec import EVERY_S, VIDEO_FPS
 
 Floats = NDArray[np.float32]
 Ticks = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-DEFAULT_EVERY_S = 10.0
 LEVEL_CONFIDENCE = 0.8  # least of every level and of both halves of a drift, by themselves
 
 
@@ -45,7 +44,7 @@ class Timeline:
 
 
 def draw_timeline(
-    ticks: Ticks, scores: Floats, calibration: Calibration, *, every_s: float = DEFAULT_EVERY_S
+    ticks: Ticks, scores: Floats, calibration: Calibration, *, every_s: float = EVERY_S
 ) -> Timeline:
     """The timeline of scores [V, C] of the windows at `ticks` [V], in any order."""
     course, kept = trace_course(ticks, scores, calibration)

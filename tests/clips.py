@@ -63,16 +63,22 @@ def write_clip(
     video_codec: str = "libx264",
     audio_codec: str = "aac",
     pixel_format: str = "yuv420p",
+    keyframe_every: int | None = None,
+    time_base: Fraction = Fraction(1, 90_000),
 ) -> Path:
-    """Write pictures at `stamps_s` (or at a constant rate) and a sound that begins at `sound_start_s`."""
+    """Write pictures at `stamps_s` (or at a constant rate) and a sound that begins at `sound_start_s`.
+
+    `time_base` must be fine enough for the moments of the pictures, and coarse enough for the codec.
+    """
     stamps = list(stamps_s or (Fraction(k) / fps for k in range(round(seconds * fps))))
     with av.open(str(path), "w") as container:
         first = paint(0)
         video = container.add_stream(video_codec, rate=fps)
         video.width, video.height = first.shape[1], first.shape[0]
         video.pix_fmt = pixel_format
-        # Fine enough for every rate in the tests, and for the moments of a variable one.
-        video.codec_context.time_base = Fraction(1, 90_000)
+        video.codec_context.time_base = time_base
+        if keyframe_every is not None:
+            video.codec_context.gop_size = keyframe_every
         if video_codec == "libx264":
             video.options = {"preset": "ultrafast", "crf": "20"}
         audio = None
@@ -80,8 +86,8 @@ def write_clip(
             audio = container.add_stream(audio_codec, rate=rate, layout=layout)
         for number, stamp_s in enumerate(stamps):
             frame = av.VideoFrame.from_ndarray(paint(number), format="rgb24")
-            frame.time_base = Fraction(1, 90_000)
-            frame.pts = round(stamp_s * 90_000)
+            frame.time_base = time_base
+            frame.pts = round(stamp_s / time_base)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None:

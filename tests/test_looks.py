@@ -7,14 +7,14 @@ from talking import RATE, syllables, voice
 from avsync_cli.looks import Look, Stopwatch, group_faces, look_at
 from avsync_cli.media import open_media
 from avsync_cli.scan import average_curve
-from avsync_cli.sound import Sound, loudness_db
+from avsync_cli.sound import Heard, Sound, loudness_db
 
 
 @pytest.fixture(scope="module")
 def look(engine, heads) -> Look:
     with open_media(heads[160]) as media:
         return look_at(
-            media.pictures(), media.sound, student=engine.student, models=engine.faces, watch=Stopwatch()
+            media.pictures(), media, student=engine.student, models=engine.faces, watch=Stopwatch()
         )
 
 
@@ -54,7 +54,7 @@ def test_without_sound_there_is_no_look(engine, heads):
     with open_media(heads[0]) as media:
         pictures = media.pictures(end_s=0.4)
         assert look_at(
-            pictures, lambda: None, student=engine.student, models=engine.faces, watch=Stopwatch()
+            pictures, Heard(None), student=engine.student, models=engine.faces, watch=Stopwatch()
         ) is None  # fmt: skip
 
 

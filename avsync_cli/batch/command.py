@@ -30,6 +30,9 @@ def scan(
         bool, typer.Option("--retry-errors", help="Go on, and check again what ended in an error.")
     ] = False,
     tolerance: Annotated[str, typer.Option(help="What counts as in sync, as for check.")] = DEFAULT_TOLERANCE,
+    full: Annotated[
+        bool, typer.Option("--full", help="Look at all of long videos, not at passages.")
+    ] = False,
     model: Annotated[
         Path | None, typer.Option(help="Folder of another student than the bundled one.")
     ] = None,
@@ -81,6 +84,7 @@ def scan(
         resume=resume,
         retry_errors=retry_errors,
         tolerance=tolerance,
+        full=full,
         model=model,
         jobs=_parse_jobs(jobs),
         timeout_s=timeout,

@@ -59,7 +59,7 @@ class Journal:
         self._length += len(line)
         self._remember(record)
 
-    def load(self, limits: Tolerance) -> None:
+    def load(self, limits: Tolerance, *, full: bool) -> None:
         """Take up what the file holds and cut a torn last line off. Raises ConfigError."""
         with open(self._descriptor, "rb", closefd=False) as lines:
             for number, line in enumerate(lines, 1):
@@ -72,6 +72,8 @@ class Journal:
                 if record["limits_ms"] != [limits.latest_ms, limits.earliest_ms]:
                     latest, earliest = record["limits_ms"]
                     raise ConfigError(f"{self._path}: was made with --tolerance {latest:g},{earliest:g}")
+                if record.get("full", full) != full:
+                    raise ConfigError(f"{self._path}: was made {'without' if full else 'with'} --full")
                 self._remember(record)
                 self._length += len(line)
 
@@ -86,18 +88,20 @@ class Journal:
 
 
 @contextmanager
-def open_journal(path: str | Path, *, limits: Tolerance, resume: bool = False) -> Iterator[Journal]:
+def open_journal(
+    path: str | Path, *, limits: Tolerance, full: bool = False, resume: bool = False
+) -> Iterator[Journal]:
     """Open a results file for one scan alone; one that holds lines is only continued if `resume`.
 
-    Raises ConfigError where it cannot be opened, another scan writes to it, it was made by another version
-    or with other limits, or is not a results file at all.
+    Raises ConfigError where it cannot be opened, another scan writes to it, it was made by another version,
+    with other limits, with or without `full` otherwise, or is not a results file at all.
     """
     path = Path(path)
     descriptor = _open_locked(path)
     try:
         journal = Journal(path, descriptor)
         if resume:
-            journal.load(limits)
+            journal.load(limits, full=full)
         elif os.fstat(descriptor).st_size:
             raise ConfigError(f"{path}: holds results already; --resume continues them")
         yield journal

@@ -65,7 +65,9 @@ def check_report(report: Any) -> Record:  # noqa: ANN401 - what a worker said
     return report
 
 
-def make_record(item: Item, answer: Record | FileError, *, limits: Tolerance, model: ModelId) -> Record:
+def make_record(
+    item: Item, answer: Record | FileError, *, limits: Tolerance, model: ModelId, full: bool = False
+) -> Record:
     """The line for `item`. Raises ModelError where the answer was made by another model."""
     if isinstance(answer, FileError):
         report = Report(
@@ -78,8 +80,8 @@ def make_record(item: Item, answer: Record | FileError, *, limits: Tolerance, mo
     identity = {"name": model.name, "sha256": model.sha256}
     if answer["model"] not in (None, identity):
         raise ModelError(f"{item.file}: was checked with another model than {model.name} {model.sha256[:12]}")
-    keys = {"file": item.file, "path": item.path, "size": item.size, "mtime": item.mtime, "model": identity}
-    return answer | keys
+    keys = {"file": item.file, "path": item.path, "size": item.size, "mtime": item.mtime}
+    return answer | keys | {"model": identity, "full": full}
 
 
 def encode_record(record: Record) -> bytes:

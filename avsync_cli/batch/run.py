@@ -61,6 +61,7 @@ def scan_files(
     resume: bool = False,
     retry_errors: bool = False,
     tolerance: str | Tolerance = DEFAULT_TOLERANCE,
+    full: bool = False,
     model: str | Path | None = None,
     jobs: int = 0,
     timeout_s: float | None = None,
@@ -73,10 +74,11 @@ def scan_files(
 ) -> Scanned:
     """Check all videos of `sources` (see `sources.find_files`) and append an answer for each to `results`.
 
-    `outputs` are further files that are not to be scanned; `jobs` 0 takes what the machine has. `load` plugs
-    another check in: a function that can be imported, called once in each worker, which returns one that
-    makes a `Report` of a path. Raises ConfigError, ModelError or ScanError; a file that cannot be checked is
-    an answer too. An interrupt lets the files in work finish, a second one does not.
+    `outputs` are further files that are not to be scanned; `full` is as for `check_file`; `jobs` 0 takes what
+    the machine has. `load` plugs another check in: a function that can be imported, called once in each
+    worker, which returns one that makes a `Report` of a path. Raises ConfigError, ModelError or ScanError; a
+    file that cannot be checked is an answer too. An interrupt lets the files in work finish, a second one
+    does not.
     """
     limits = parse_tolerance(tolerance)
     if not all(s is None or 0 < s <= _LONGEST_S for s in (timeout_s, cpu_s)):
@@ -89,7 +91,7 @@ def scan_files(
     folder = None if model is None else str(Path(model).resolve())
     identity = ModelId(*identify_student(model))
     settings = Settings(
-        load=load or partial(load_checker, folder, limits),
+        load=load or partial(load_checker, folder, limits, full),
         tolerance=limits,
         timeout_s=timeout_s,
         cpu_s=cpu_s,
@@ -98,12 +100,14 @@ def scan_files(
     )
     own = frozenset(str(Path(path).resolve()) for path in (results, *outputs))
     with (
-        open_journal(results, limits=limits, resume=resume or retry_errors) as journal,
+        open_journal(results, limits=limits, full=full, resume=resume or retry_errors) as journal,
         _hire(settings, scheduler, jobs or count_jobs(settings.memory_bytes), folder) as crew,
     ):
         found = find_files(sources, Filter(tuple(include), tuple(exclude), own))
         with Progress(len(found.items), shown=show_progress) as progress, _interruptible() as interrupt:
-            scan = _Scan(journal, crew, progress, interrupt, identity, limits, accept_errors=not retry_errors)
+            scan = _Scan(
+                journal, crew, progress, interrupt, identity, limits, full, accept_errors=not retry_errors
+            )
             scan.run(iter(found.items.values()))
     return Scanned(len(found.items), scan.skipped, scan.answered, tuple(found.unread), interrupt.asked)
 
@@ -118,6 +122,7 @@ class _Scan:
     interrupt: Interrupt
     model: ModelId
     limits: Tolerance
+    full: bool
     accept_errors: bool
     skipped: int = 0
     answered: int = 0
@@ -167,7 +172,7 @@ class _Scan:
         return answered
 
     def _write(self, item: Item, answer: Answer) -> None:
-        record = make_record(item, answer, limits=self.limits, model=self.model)
+        record = make_record(item, answer, limits=self.limits, model=self.model, full=self.full)
         self.journal.append(record)
         self.answered += 1
         self.progress.count(record["status"])

@@ -50,7 +50,7 @@ class Settings:
     copy_bytes: int = limits.DEFAULT_COPY_MB * limits.MB
 
 
-def load_checker(model: str | None, tolerance: Tolerance) -> Checker:
+def load_checker(model: str | None, tolerance: Tolerance, full: bool) -> Checker:
     """The checker of `avsync check`, on one thread. Raises ModelError."""
     import cv2
 
@@ -61,7 +61,7 @@ def load_checker(model: str | None, tolerance: Tolerance) -> Checker:
     engine = load_engine(model, threads=1)
     if engine.student.calibration is None:
         raise ModelError(f"{engine.student.name}: not calibrated, so it cannot say how sure it is")
-    return partial(check_file, tolerance=tolerance, engine=engine)
+    return partial(check_file, tolerance=tolerance, full=full, engine=engine)
 
 
 def serve(descriptor: int, scratch: Path, parent: int) -> None:

@@ -1,0 +1,113 @@
+"""Reading in places, against the same file read from beginning to end: every picture carries its number."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import barcode, click_track, find_clicks, read_barcode, write_clip
+
+from avsync_cli.media import open_media
+from avsync_cli.passages import spread_places
+from avsync_cli.places import open_places
+from avsync_cli.spec import PASSAGE_TICKS
+
+SECONDS = 16
+CLICKS_S = tuple(second + 0.13 + 0.05 * (second % 7) for second in range(SECONDS))
+CONTAINERS = {
+    "h264.mp4": ("libx264", "aac"),
+    "h264.mov": ("libx264", "pcm_s16le"),
+    "h264.mkv": ("libx264", "libopus"),
+    "vp9.webm": ("libvpx-vp9", "libopus"),
+    "mpeg4.avi": ("mpeg4", "libmp3lame"),
+    "h264.ts": ("libx264", "aac"),
+    "mpeg2.mpg": ("mpeg2video", "mp2"),
+    "flv1.flv": ("flv1", "libmp3lame"),
+}
+
+
+def write_container(path: Path, *, start_s: int = 0) -> Path:
+    """Numbered pictures with a keyframe a second and B-frames where there are any, and clicks."""
+    video_codec, audio_codec = CONTAINERS[path.name]
+    stamps = [start_s + Fraction(k, 25) for k in range(SECONDS * 25)]
+    return write_clip(
+        path,
+        stamps_s=stamps,
+        sound=click_track(CLICKS_S, seconds=SECONDS, rate=48_000),
+        sound_start_s=Fraction(start_s),
+        video_codec=video_codec,
+        audio_codec=audio_codec,
+        keyframe_every=25,
+        time_base=Fraction(1, 25),
+    )
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_place_shows_and_sounds_as_in_the_whole(tmp_path, name):
+    path = write_container(tmp_path / name)
+    with open_media(path) as media:
+        whole = {picture.tick: read_barcode(picture.rgb) for picture in media.pictures()}
+        clicks = clicks_of(media.sound())
+    assert len(clicks) == len(CLICKS_S)
+    assert whole[SECONDS * 25 - 3] == SECONDS * 25 - 3
+    with open_places(path, threads=1) as places:
+        for tick in (260, 110, 333, 0):
+            key_tick = places.approach(tick)
+            assert key_tick is not None
+            assert tick - 30 <= key_tick <= tick + 1
+            first = max(key_tick, tick)
+            shown = {picture.tick: read_barcode(picture.rgb) for picture in places.pictures(first, first + 20)}
+            assert shown == {at: whole[at] for at in range(first, first + 20)}
+            heard = clicks_of(places.sound(tick, tick + 50))
+            inside = clicks[(clicks > tick / 25 + 0.01) & (clicks < tick / 25 + 1.99)]
+            np.testing.assert_allclose(heard, inside, atol=0.002)
+        assert places.decoded_pictures < 4 * 70
+
+
+@pytest.mark.parametrize("name", ["h264.mkv", "h264.ts"])
+def test_a_file_that_begins_at_hours_is_counted_from_its_first_picture(tmp_path, name):
+    path = write_container(tmp_path / name, start_s=3 * 3600)
+    with open_places(path, threads=1) as places:
+        assert places.approach(200) in (200, 176, 175)
+        assert [read_barcode(p.rgb) for p in places.pictures(200, 205)] == list(range(200, 205))
+        heard = clicks_of(places.sound(200, 250))
+    np.testing.assert_allclose(heard, [click for click in CLICKS_S if 8 < click < 10], atol=0.002)
+
+
+def test_without_a_keyframe_at_hand_a_place_is_reached_from_the_last(tmp_path):
+    path = write_clip(tmp_path / "one.mp4", seconds=8, keyframe_every=1000)
+    with open_places(path, threads=1) as places:
+        assert places.approach(150) == 0
+        assert [read_barcode(p.rgb) for p in places.pictures(150, 155)] == list(range(150, 155))
+
+
+def test_a_file_whose_index_is_lost_leads_nowhere(tmp_path):
+    """Raw H.264 has neither times nor an index."""
+    path = tmp_path / "raw.h264"
+    with av.open(str(path), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
+        for number in range(50):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(barcode(number), format="rgb24")))
+        container.mux(stream.encode(None))
+    with open_places(path, threads=1) as places:
+        assert places.sound(0, 25) is None
+        found = places.approach(40)
+        assert found is None or [read_barcode(p.rgb) for p in places.pictures(40, 42)] == [40, 41]
+
+
+def test_places_are_spread_whatever_number_is_used():
+    ticks = list(spread_places(1000, 91_000))
+    assert len(ticks) == len(set(ticks)) == 32
+    assert ticks[0] == 46_000
+    for count in (4, 8, 16, 32):
+        gaps = np.diff([1000, *sorted(ticks[:count]), 91_000])
+        assert gaps.max() <= 2 * 90_000 / count
+    few = sorted(spread_places(0, 5 * PASSAGE_TICKS))
+    assert len(few) == 5
+    assert min(np.diff(few)) >= PASSAGE_TICKS // 2
+
+
+def clicks_of(sound) -> np.ndarray:
+    return np.array(find_clicks(sound.samples, rate=16_000)) + sound.first_sample / 16_000
