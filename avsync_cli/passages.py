@@ -15,6 +15,7 @@ from avsync_cli.speech import speech_likeness
 MAX_PLACES = 32  # at which the sound is heard, and the first picture searched for a face
 _HEARD_AT_ONCE = 8  # places, of which the likeliest is looked at first
 _MIN_LIKENESS = 0.1
+_MAX_OTHERS = 4  # looked at all the same: the first picture may have hidden the face, or music the voice
 _MAX_RUN_UP_TICKS = 12 * VIDEO_FPS  # pictures that are only decoded, from a keyframe to a place
 
 
@@ -60,7 +61,7 @@ class Chooser:
                     yield passage, chain([first], pictures)
                 else:
                     others.append(passage)
-        for passage in sorted(others, key=lambda each: -each.likeness):
+        for passage in sorted(others, key=lambda each: -each.likeness)[:_MAX_OTHERS]:
             yield passage, self._read(passage)
 
     def _hear(self, tick: int) -> Passage | None:

@@ -23,6 +23,7 @@ from avsync_cli.streams import decode_packets, main_audio, main_video, presentat
 from avsync_cli.timing import tick_time
 
 _SEARCH_PACKETS = 5_000  # among which there must be a keyframe after a seek
+_UNSURE_TICKS = 15  # after a seek in MPEG-PS, where only some pictures say when they are to be shown
 _LATE_S = 2  # by which a seek may miss its aim; further off, the file's index is not to be trusted
 _LEAD_IN_S = Fraction(1, 2)  # of sound that decoders need before what is wanted
 
@@ -68,7 +69,8 @@ class Places:
         if key_s > aim_s + _LATE_S:
             return None
         self._key_s, self._packets = key_s, chain([key], packets)
-        return max(0, math.ceil((key_s - self._origin_s) * VIDEO_FPS))
+        unsure = _UNSURE_TICKS if tick > 0 and self._pictures.format.name == "mpeg" else 0
+        return max(0, math.ceil((key_s - self._origin_s) * VIDEO_FPS)) + unsure
 
     def pictures(self, first_tick: int, end_tick: int) -> Iterator[Picture]:
         """One picture a tick of [first_tick, end_tick), decoded from the keyframe that was approached."""
@@ -103,7 +105,8 @@ class Places:
         """MP4 knows where each sound lies; most others find their way by their pictures alone."""
         stream = self._audio if "mov" in self._sound.format.name else main_video(self._sound)
         if stream is not None:
-            self._sound.seek(math.floor(time_s / Fraction(stream.time_base or 1)), stream=stream)
+            unit_s = Fraction(stream.time_base or 1)
+            self._sound.seek(max(math.floor(time_s / unit_s), stream.start_time or 0), stream=stream)
 
     def _decode(self, end_s: Fraction | None) -> Iterator[TimedFrame]:
         """Pictures from the keyframe approached to one past the end; those before it lack references."""
