@@ -133,7 +133,7 @@ def _refine_steps(course: Course, parts: tuple[Point, ...]) -> Course:
     leads = [part.answer.lead_frames or 0.0 for part in parts]
     steps = tuple(
         Step(step.at_s, step.uncertainty_s, before, after)
-        for step, before, after in zip(course.steps, leads, leads[1:], strict=True)
+        for step, before, after in zip(course.steps, leads[:-1], leads[1:], strict=True)
     )
     return replace(course, lead_frames=leads[0], steps=steps)
 
