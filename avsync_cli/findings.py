@@ -63,6 +63,8 @@ def report_findings(
     base = _report_answer(path, info, limits, chosen, student)
     tracks = [_track_report(face, each) for face, each in zip(findings.faces, findings.speakers, strict=True)]
     base = replace(base, tracks=tuple(tracks), used_track=verdict.used, heard_tracks=verdict.heard)
+    if verdict.answer is None and findings.faces:
+        return replace(base, message=f"cannot tell: there is no such face, only {len(tracks)}")
     course = None if timeline is None else timeline.course
     if timeline is None or course is None:
         return base
