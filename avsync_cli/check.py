@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
+from avsync_cli.ahead import work_ahead
 from avsync_cli.assess import is_enough
 from avsync_cli.errors import ConfigError, MediaError, ModelError
 from avsync_cli.faces import FaceModels
@@ -35,7 +36,9 @@ from avsync_cli.spec import (
 )
 from avsync_cli.timing import first_tick_from
 
+_PICTURES_AHEAD = 4  # decoded while faces are followed in those before
 _SILENT = ("no_speech", "no_visible_speaker")
+
 Progress = Callable[[float, float | None], None]  # seconds of video done, seconds in all if known
 
 
@@ -114,11 +117,8 @@ def check_file(
     if audio is not None and audio_stream is not None:
         raise ConfigError("audio and audio_stream are two sounds to check against: give one of them")
     refuse_no_part(start_s, end_s)
+    _refuse_no_timeline(range_frames, every_s)
     speaker = parse_speaker(str(speaker))
-    if not 0 < every_s < math.inf:
-        raise ConfigError(f"every {every_s} s: a timeline needs a stretch of more than 0 s")
-    if not RANGE_FRAMES <= range_frames <= MAX_RANGE_FRAMES:
-        raise ConfigError(f"range {range_frames}: must be {RANGE_FRAMES} to {MAX_RANGE_FRAMES} frames")
     engine = engine or load_engine(model, threads=threads)
     calibration = engine.student.calibration
     if calibration is None:
@@ -149,11 +149,18 @@ def check_file(
     )
 
 
+def _refuse_no_timeline(range_frames: int, every_s: float) -> None:
+    if not 0 < every_s < math.inf:
+        raise ConfigError(f"every {every_s} s: a timeline needs stretches of more than 0 s")
+    if not RANGE_FRAMES <= range_frames <= MAX_RANGE_FRAMES:
+        raise ConfigError(f"range {range_frames}: must be {RANGE_FRAMES} to {MAX_RANGE_FRAMES} frames")
+
+
 def _look_at_whole(asked: _Asked, media: Media) -> _Seen:
     """One look at all that was asked for, in one pass. Raises MediaError."""
     pictures = media.pictures(start_s=asked.start_s, end_s=asked.end_s)
     look = look_at(
-        _watched(pictures, asked.watch, media.info.duration_s, asked.progress),
+        _watched(pictures, asked, media.info.duration_s),
         media if asked.sound is None else Heard(asked.sound),
         student=asked.engine.student,
         models=asked.engine.faces,
@@ -180,10 +187,8 @@ def _look_in_places(asked: _Asked, last_s: float) -> _Seen | None:
             range_frames=asked.range_frames,
         )
         for passage, pictures in chooser.passages():
-            if not chooser.searchable:
-                return None
             look = look_at(
-                _watched(pictures, asked.watch, None, asked.progress),
+                _watched(pictures, asked, None),
                 Heard(passage.sound),
                 student=engine.student,
                 models=engine.faces,
@@ -196,12 +201,11 @@ def _look_in_places(asked: _Asked, last_s: float) -> _Seen | None:
         return _Seen(looks, places.decoded_pictures) if looks else None
 
 
-def _watched(
-    pictures: Iterable[Picture], watch: Stopwatch, duration_s: float | None, progress: Progress | None
-) -> Iterator[Picture]:
-    """Pass pictures on, counting the decoder's time and telling the progress."""
+def _watched(pictures: Iterable[Picture], asked: _Asked, duration_s: float | None) -> Iterator[Picture]:
+    """Pass pictures on, counting the time that is spent waiting for them and telling the progress."""
+    watch, progress = asked.watch, asked.progress
     before = perf_counter()
-    for picture in pictures:
+    for picture in pictures if asked.engine.threads == 1 else work_ahead(pictures, most=_PICTURES_AHEAD):
         watch.decode += perf_counter() - before
         yield picture
         if progress is not None and picture.tick % VIDEO_FPS == 0:

@@ -9,7 +9,7 @@ from avsync_cli.faces import FaceModels
 from avsync_cli.pictures import Picture
 from avsync_cli.places import Places
 from avsync_cli.sound import Sound
-from avsync_cli.spec import PASSAGE_TICKS, RANGE_FRAMES, VIDEO_FPS, WINDOW_FRAMES
+from avsync_cli.spec import PASSAGE_TICKS, RANGE_FRAMES, VIDEO_FPS, WHOLE_S, WINDOW_FRAMES
 from avsync_cli.speech import speech_likeness
 
 MAX_PLACES = 32  # at which the sound is heard, and the first picture searched for a face
@@ -33,7 +33,7 @@ class Passage:
 class Chooser:
     """Chooses passages of the ticks [first_tick, end_tick) of a file, one after the other.
 
-    `searchable` turns False where the file does not lead to the places asked for.
+    What is no longer than `WHOLE_S` is one passage. A file that does not lead to places has none.
     """
 
     places: Places
@@ -42,7 +42,6 @@ class Chooser:
     first_tick: int
     end_tick: int
     range_frames: int = RANGE_FRAMES
-    searchable: bool = True
     _taken: list[Passage] = field(default_factory=list)
 
     def passages(self) -> Iterator[tuple[Passage, Iterator[Picture]]]:
@@ -50,6 +49,11 @@ class Chooser:
 
         The pictures of one must be read before the next is asked for.
         """
+        if self.end_tick - self.first_tick <= WHOLE_S * VIDEO_FPS:
+            if self.places.approach(self.first_tick) is not None:
+                whole = self._hear_ticks(self.first_tick, self.end_tick)
+                yield whole, self._read(whole)
+            return
         others: list[Passage] = []
         places = spread_places(self.first_tick, self.end_tick - PASSAGE_TICKS)
         while batch := list(islice(places, _HEARD_AT_ONCE)):
@@ -68,17 +72,18 @@ class Chooser:
         """The passage at a place, from the keyframe before it; None where there was one already."""
         key_tick = self.places.approach(tick)
         if key_tick is None:
-            self.searchable = False
             return None
         first = key_tick if self._is_free(key_tick) else tick
         if not self._is_free(first) or first - key_tick > _MAX_RUN_UP_TICKS:
             return None
-        end = first + PASSAGE_TICKS
-        margin = self.range_frames + WINDOW_FRAMES  # for the offsets that are scanned
-        sound = self.hear(first - margin, end + margin)
-        passage = Passage(first, end, sound, speech_likeness(sound))
+        passage = self._hear_ticks(first, first + PASSAGE_TICKS)
         self._taken.append(passage)
         return passage
+
+    def _hear_ticks(self, first_tick: int, end_tick: int) -> Passage:
+        margin = self.range_frames + WINDOW_FRAMES  # for the offsets that are scanned
+        sound = self.hear(first_tick - margin, end_tick + margin)
+        return Passage(first_tick, end_tick, sound, speech_likeness(sound))
 
     def _is_free(self, tick: int) -> bool:
         inside = self.first_tick <= tick <= max(self.first_tick, self.end_tick - PASSAGE_TICKS)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from threading import RLock
 from typing import Protocol
 
 import av
@@ -67,6 +68,7 @@ class Recorder:
         self._kind: tuple[str, str, int] | None = None
         self._next_s = Fraction(0)
         self.begin_s: Fraction | None = None
+        self._lock = RLock()  # pictures and sound are read in one thread and used in another
 
     @property
     def until_s(self) -> Fraction | None:
@@ -78,6 +80,10 @@ class Recorder:
         return bool(self.stretches) and frame.pts is not None and is_break(time_of(frame), self._next_s)
 
     def add(self, frame: av.AudioFrame) -> None:
+        with self._lock:
+            self._add(frame)
+
+    def _add(self, frame: av.AudioFrame) -> None:
         time_s = self._next_s if frame.pts is None else time_of(frame)
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or kind != self._kind or abs(time_s - self._next_s) > _AUDIO_GAP_S:
@@ -93,21 +99,20 @@ class Recorder:
         self._keep(self._resampler.resample(frame))
 
     def flush(self) -> None:
-        if self._resampler is not None:
-            self._keep(self._resampler.resample(None))
-            self._resampler = None
+        with self._lock:
+            if self._resampler is not None:
+                self._keep(self._resampler.resample(None))
+                self._resampler = None
 
     def _keep(self, frames: list[av.AudioFrame]) -> None:
         self.stretches[-1][1].extend(frame.to_ndarray().reshape(-1).astype(np.float32) for frame in frames)
 
     def forget(self, before_s: Fraction) -> None:
         """Drop what was heard before a time, on the file's clock."""
-        for place, (start_s, parts) in enumerate(self.stretches):
-            dropped = 0
-            while parts and start_s + Fraction(len(parts[0]), SAMPLE_RATE_HZ) <= before_s:
-                start_s += Fraction(len(parts.pop(0)), SAMPLE_RATE_HZ)
-                dropped += 1
-            if dropped:
+        with self._lock:
+            for place, (start_s, parts) in enumerate(self.stretches):
+                while parts and start_s + Fraction(len(parts[0]), SAMPLE_RATE_HZ) <= before_s:
+                    start_s += Fraction(len(parts.pop(0)), SAMPLE_RATE_HZ)
                 self.stretches[place] = (start_s, parts)
 
     def sound(self, origin_s: Fraction) -> Sound | None:
@@ -117,11 +122,12 @@ class Recorder:
 
     def sound_so_far(self, origin_s: Fraction) -> Sound | None:
         """As `sound`, while more is to come."""
-        placed = [
-            (sample_at(start_s - origin_s), np.concatenate(parts))
-            for start_s, parts in self.stretches
-            if parts
-        ]
+        with self._lock:
+            placed = [
+                (sample_at(start_s - origin_s), np.concatenate(parts))
+                for start_s, parts in self.stretches
+                if parts
+            ]
         if not placed:
             return None
         first = min(start for start, _ in placed)

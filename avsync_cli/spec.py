@@ -65,9 +65,9 @@ MAX_HOLD_S = Fraction(1, 2)  # a picture stands for the ticks at most this far f
 
 # --- long videos -------------------------------------------------------------------------------
 WHOLE_S = 32.0  # what is no longer is looked at as a whole
-PASSAGE_TICKS = 3 * VIDEO_FPS  # looked at in each place of a longer one
+PASSAGE_TICKS = 60  # 2.4 s, looked at in each place of a longer one
 MIN_PASSAGES = 3  # with a face and speech that agree, before an answer is taken as final
-MAX_LOOKS = 8  # places at most
+MAX_LOOKS = 10  # places at most
 ENOUGH_CONFIDENCE = 0.99
 
 # --- the artefact ------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from av.video.stream import VideoStream
 
 from avsync_cli.errors import ConfigError
 
+_STILL_CODECS = frozenset(("bmp", "gif", "mjpeg", "png", "tiff", "webp"))
+
 
 @dataclass(frozen=True)
 class MediaInfo:
@@ -41,13 +43,17 @@ def main_audio(container: InputContainer, number: int | None = None) -> AudioStr
 
 
 def main_video(container: InputContainer) -> VideoStream | None:
-    """The largest moving picture whose codec is known; cover art is a still and does not count."""
-    moving = [
+    """The largest moving picture whose codec is known; cover art is a still and does not count.
+
+    Not every container marks it as such, so that codecs of stills count only where there is nothing else.
+    """
+    known = [
         s
         for s in container.streams.video
         if s.codec_context is not None and not s.disposition & Disposition.attached_pic
     ]
-    return max(moving, key=lambda s: s.codec_context.width * s.codec_context.height, default=None)
+    moving = [s for s in known if s.codec_context.name not in _STILL_CODECS]
+    return max(moving or known, key=lambda s: s.codec_context.width * s.codec_context.height, default=None)
 
 
 def describe(container: InputContainer, video: VideoStream | None) -> MediaInfo:
