@@ -1,9 +1,7 @@
 """Where one shot ends and the next begins, from the pictures that are decoded anyway.
 
-A cut changes a small grey copy of the picture by much more than motion just did. The limit is relative,
-so that the cuts of dark scenes are found too. On 110 joined clips it finds as many cuts as
-PySceneDetect's content detector, which needs a stream of its own and colour, in less than half the time
-(`tests/benchmarks/bench_shots.py`). Fades are not cuts: the faces in them are followed or lost.
+A cut changes a small grey copy of the picture by much more than motion just did. The least change is small,
+so that the cuts of dark scenes are found too. Fades are not cuts: the faces in them are followed or lost.
 """
 
 from collections import deque
