@@ -267,6 +267,28 @@ def test_a_link_is_written_through_and_what_fails_leaves_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "r.csv"]
 
 
+def test_passages_and_whole_videos_do_not_mix_in_one_file(tmp_path):
+    results = tmp_path / "out.jsonl"
+    with open_journal(results, limits=LIMITS, full=True) as journal:
+        journal.append(make_line("/a") | {"full": True})
+    with open_journal(results, limits=LIMITS, full=True, resume=True) as journal:
+        assert len(journal) == 1
+    with (
+        pytest.raises(ConfigError, match="was made with --full"),
+        open_journal(results, limits=LIMITS, resume=True),
+    ):
+        pass
+
+
+def test_a_video_that_has_no_answer_still_tells_what_was_asked(tmp_path):
+    failed = FileError("timeout", "too slow")
+    record = make_record(Item("f", "/f", 1, 1.0), failed, limits=LIMITS, model=MODEL, full=True)
+    with open_journal(tmp_path / "out.jsonl", limits=LIMITS, full=True) as journal:
+        journal.append(record)
+    with open_journal(tmp_path / "out.jsonl", limits=LIMITS, full=True, resume=True) as journal:
+        assert len(journal) == 1
+
+
 def test_limits_that_only_look_different_are_the_same(tmp_path):
     with open_journal(tmp_path / "out.jsonl", limits=LIMITS) as journal:
         journal.append(make_line("/a"))

@@ -132,6 +132,18 @@ def test_tolerance_moves_the_verdict(heads, handmade):
     assert avsync("check", heads[0], "--model", handmade, "--tolerance", "-1,1").returncode == 1
 
 
+def test_a_part_can_be_asked_for_and_what_was_looked_at_is_told(heads, handmade):
+    options = ("--start", "1", "--end", "3.6", "--full", "--audio-stream", "0", "--model", handmade)
+    report = json.loads(avsync("check", heads[0], "--json", *options).stdout)
+    assert report["passages"] == [{"start_s": 1.0, "end_s": 3.6}]
+    assert (report["looked_at_s"], report["full"]) == (2.6, True)
+    assert report["decoded_pictures"] == pytest.approx(92, abs=2), "from the beginning to one past the end"
+    refused = avsync("check", heads[0], "--audio-stream", "1", "--model", handmade)
+    assert refused.returncode == 2
+    assert_one_line(refused, "audio stream 1", "1, counted from 0")
+    assert avsync("check", heads[0], "--start", "3", "--end", "2", "--model", handmade).returncode == 2
+
+
 def test_the_gravest_of_several_files_counts(tmp_path, heads, handmade):
     missing = tmp_path / "missing.mp4"
     result = avsync("check", heads[0], missing, heads[160], "--model", handmade, "--json")

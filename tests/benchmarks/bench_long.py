@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -54,8 +55,17 @@ def loop(path: Path, clip: Path, lasts_s: Fraction, seconds: float) -> Path:
     return join_clips(path, parts())
 
 
-def run(*command: str) -> tuple[float, float, str]:
-    """Seconds, peak MB and standard output of one process."""
+@dataclass(frozen=True)
+class Run:
+    """One process: seconds, those of all cores together, peak memory, and what it printed."""
+
+    seconds: float
+    cpu_s: float
+    memory_mb: float
+    output: str
+
+
+def run(*command: str) -> Run:
     with tempfile.TemporaryFile() as output:
         begin = time.perf_counter()
         pid = os.posix_spawn(
@@ -64,17 +74,16 @@ def run(*command: str) -> tuple[float, float, str]:
         usage = os.wait4(pid, 0)[2]
         seconds = time.perf_counter() - begin
         output.seek(0)
-        return seconds, usage.ru_maxrss / 1024, output.read().decode()
+        cpu_s = usage.ru_utime + usage.ru_stime
+        return Run(seconds, cpu_s, usage.ru_maxrss / 1024, output.read().decode())
 
 
-def check(path: Path, *options: str) -> tuple[float, float, dict[str, object]]:
-    seconds, memory_mb, output = run(
-        sys.executable, "-m", "avsync_cli", "check", "--json", str(path), *options
-    )
-    return seconds, memory_mb, json.loads(output)
+def check(path: Path, *options: str) -> Run:
+    return run(sys.executable, "-m", "avsync_cli", "check", "--json", str(path), *options)
 
 
-def describe(report: dict[str, object]) -> str:
+def describe(done: Run) -> str:
+    report = json.loads(done.output)
     lead = report["audio_lead_ms"]
     where = f"{report['looked_at_s']} s looked at, {report['decoded_pictures']} pictures decoded"
     return f"{report['status']}, {'no offset' if lead is None else f'{lead:+.0f} ms'}; {where}"
@@ -94,20 +103,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         minute = loop(Path(folder) / "minute.mp4", clip, lasts_s, 60)
         run(sys.executable, "-c", PLAIN_DECODE, str(minute))  # warm the file cache
-        decode_s, decode_mb, _ = run(sys.executable, "-c", PLAIN_DECODE, str(minute))
-        print(f"60 s of 1080p30, plain decode: {decode_s:.1f} s, {decode_mb:.0f} MB")
+        plain = run(sys.executable, "-c", PLAIN_DECODE, str(minute))
+        print(f"60 s of 1080p30, plain decode: {plain.seconds:.1f} s, {plain.memory_mb:.0f} MB")
         for name, extra, bar in (("by default", [], RATIO), ("with --full", ["--full"], FULL_RATIO)):
-            seconds, memory_mb, report = check(minute, *extra, *model)
-            ratio = f"{seconds / decode_s:.2f} x the decode (bar {bar})"
+            done = check(minute, *extra, *model)
+            ratio, cpu_ratio = done.seconds / plain.seconds, done.cpu_s / plain.cpu_s
             print(
-                f"60 s of 1080p30, {name}: {seconds:.1f} s, {memory_mb:.0f} MB, {ratio}; {describe(report)}"
+                f"60 s of 1080p30, {name}: {done.seconds:.1f} s, {done.memory_mb:.0f} MB, {ratio:.2f} x the "
+                f"decode (bar {bar}), {cpu_ratio:.2f} x its CPU time; {describe(done)}"
             )
         minute.unlink()
         long = loop(Path(folder) / "long.mp4", clip, lasts_s, options.minutes * 60)
-        seconds, memory_mb, report = check(long, *model)
+        done = check(long, *model)
         print(
-            f"{options.minutes:g} minutes, by default: {seconds:.1f} s (bar {LONG_S:g}), "
-            f"{memory_mb:.0f} MB (bar {MEMORY_MB:g}); {describe(report)}"
+            f"{options.minutes:g} minutes, by default: {done.seconds:.1f} s (bar {LONG_S:g}), "
+            f"{done.memory_mb:.0f} MB (bar {MEMORY_MB:g}); {describe(done)}"
         )
 
 
