@@ -30,8 +30,10 @@ STEP_COST = 3.0  # times half the logarithm of the number of seconds, for each o
 DRIFT_COST = 3.0  # the same, for the slope
 MIN_LEVEL_S = 4  # seconds with a voice between two steps: fewer may agree by chance
 MIN_DRIFT_S = 10  # seconds with a voice that a slope needs
-COVERED_DROP = 1.35  # of the logarithm of the likelihood: half the chi-square of one number at 90 %
-LOCATED_DROP = 3.0
+# Drop of the logarithm of the likelihood up to which a slope or a place is stated to be possible. 1.35, half
+# the chi-square of one number at 90 %, would do if the errors of the seconds were independent; those of a
+# scene are not.
+COVERED_DROP = 3.4
 _DRIFT_BINS = 240  # are enough for a slope: it crosses less than a place in each
 
 
@@ -58,7 +60,7 @@ class Step:
 class Course:
     """The lead in frames is `lead_frames` up to the first step; with a drift it is that at `origin_s`.
 
-    `drift_uncertainty` (ms a minute) covers the true slope in 90 of 100 files.
+    `drift_uncertainty` (ms a minute) is to cover the true slope in 90 of 100 files.
     """
 
     kind: Kind
@@ -183,7 +185,7 @@ def _locate(evidence: Evidence, at: int, before: int, after: int, *, begin: int,
     Between the seconds with a voice on its two sides it may be anywhere.
     """
     gains = np.cumsum(evidence.logs[begin:end, before] - evidence.logs[begin:end, after])
-    near = begin + 1 + np.flatnonzero(gains[:-1] >= gains[at - begin - 1] - LOCATED_DROP)
+    near = begin + 1 + np.flatnonzero(gains[:-1] >= gains[at - begin - 1] - COVERED_DROP)
     # From the middle of the last second before it to the middle of the first one after it.
     earliest_s, latest_s = evidence.seconds[near[0] - 1] + 0.5, evidence.seconds[near[-1]] + 0.5
     at_s = float(evidence.seconds[at - 1] + evidence.seconds[at] + 1) / 2
