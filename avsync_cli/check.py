@@ -5,37 +5,39 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import starmap
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-
 from avsync_cli.ahead import work_ahead
-from avsync_cli.assess import Answer, answer_scores, choose_answer, has_speech, is_enough
+from avsync_cli.assess import is_enough
 from avsync_cli.errors import ConfigError, MediaError, ModelError
 from avsync_cli.faces import FaceModels
-from avsync_cli.looks import FacePiece, Look, Stopwatch, group_faces, look_at
+from avsync_cli.findings import add_timeline, judge_looks, report_findings
+from avsync_cli.looks import Look, Stopwatch, look_at
 from avsync_cli.media import Media, open_media, read_sound_file, refuse_no_part
 from avsync_cli.model import Calibration, Student, load_student
 from avsync_cli.passages import Chooser
 from avsync_cli.pictures import Picture
 from avsync_cli.places import open_places
-from avsync_cli.report import ModelId, PassageReport, Report, TrackReport, describe_lead, describe_reason
+from avsync_cli.report import PassageReport, Report
 from avsync_cli.sound import Heard, Sound, cut_sound
+from avsync_cli.speakers import AUTO, parse_speaker
 from avsync_cli.spec import (
     DEFAULT_TOLERANCE,
+    EVERY_S,
     MAX_LOOKS,
+    MAX_RANGE_FRAMES,
     MIN_PASSAGES,
+    RANGE_FRAMES,
     VIDEO_FPS,
     WHOLE_S,
     Tolerance,
     parse_tolerance,
 )
-from avsync_cli.streams import MediaInfo
-from avsync_cli.timing import first_tick_from, lead_ms
+from avsync_cli.timing import first_tick_from
 
 _PICTURES_AHEAD = 4  # decoded while faces are followed in those before
+_SILENT = ("no_speech", "no_visible_speaker")
 
 Progress = Callable[[float, float | None], None]  # seconds of video done, seconds in all if known
 
@@ -60,6 +62,7 @@ class _Asked:
     sound: Sound | None  # that of a separate file
     engine: Engine
     calibration: Calibration
+    range_frames: int
     watch: Stopwatch
     progress: Progress | None
 
@@ -70,16 +73,6 @@ class _Seen:
 
     looks: list[Look]
     decoded_pictures: int
-
-
-@dataclass(frozen=True)
-class _Findings:
-    """Every face and its answer, and the one chosen: that of face `used`, or of all together."""
-
-    faces: list[list[FacePiece]]
-    answers: list[Answer]
-    used: int | None
-    chosen: Answer | None
 
 
 def load_engine(model: str | Path | None = None, *, threads: int = 0) -> Engine:
@@ -103,15 +96,20 @@ def check_file(
     start_s: float = 0.0,
     end_s: float | None = None,
     full: bool = False,
+    range_frames: int = RANGE_FRAMES,
+    speaker: str | int = AUTO,
+    every_s: float = EVERY_S,
     progress: Progress | None = None,
 ) -> Report:
     """Check whether the mouth moves with the voice in one video file.
 
     `audio` checks against a separate sound file, which begins with the first picture; `audio_stream`
     against the sound of that number, from 0. `start_s` and `end_s` restrict the check to a part. What
-    is longer than `WHOLE_S` is looked at in places, as many as it takes, unless `full`. Raises
-    MediaError, ModelError or ConfigError; an answer that cannot be given is a report with status
-    "undetermined" and a reason.
+    is longer than `WHOLE_S` is looked at in places, as many as it takes, unless `full`. Offsets of
+    up to `range_frames` frames are tried. `speaker` is
+    "auto" (the faces that speak), "all" or the number of a face, from 1 in the order of `tracks`; the
+    timeline has a point for every `every_s` seconds. Raises MediaError, ModelError or ConfigError; an
+    answer that cannot be given is a report with status "undetermined" and a reason.
     """
     limits = parse_tolerance(tolerance)
     if engine is not None and (model is not None or threads):
@@ -119,21 +117,26 @@ def check_file(
     if audio is not None and audio_stream is not None:
         raise ConfigError("audio and audio_stream are two sounds to check against: give one of them")
     refuse_no_part(start_s, end_s)
+    _refuse_no_timeline(range_frames, every_s)
+    speaker = parse_speaker(str(speaker))
     engine = engine or load_engine(model, threads=threads)
     calibration = engine.student.calibration
     if calibration is None:
         raise ModelError(f"{engine.student.name}: not calibrated, so it cannot say how sure it is")
     watch = Stopwatch()
     sound = None if audio is None else read_sound_file(audio)
-    asked = _Asked(Path(path), audio_stream, start_s, end_s, sound, engine, calibration, watch, progress)
+    asked = _Asked(
+        Path(path), audio_stream, start_s, end_s, sound, engine, calibration, range_frames, watch, progress
+    )
     with open_media(path, threads=engine.threads, audio_stream=audio_stream) as media:
         if sound is None and not media.has_audio:
             raise MediaError(f"{path}: no audio stream", "no_audio")
         last_s = min(math.inf if end_s is None else end_s, media.info.duration_s or 0)
         in_places = not full and last_s > WHOLE_S and asked.path.is_file()
         seen = (_look_in_places(asked, last_s) if in_places else None) or _look_at_whole(asked, media)
-    findings = _judge(seen.looks, calibration)
-    report = _report(path, media.info, limits, findings.chosen, engine.student)
+    findings = judge_looks(seen.looks, calibration, speaker=speaker)
+    findings = add_timeline(findings, calibration, every_s=every_s)
+    report = report_findings(str(path), media.info, limits, findings, engine.student)
     return replace(
         report,
         full=full,
@@ -142,10 +145,15 @@ def check_file(
             PassageReport(look.first_tick / VIDEO_FPS, look.end_tick / VIDEO_FPS) for look in seen.looks
         ),
         decoded_pictures=seen.decoded_pictures,
-        tracks=tuple(starmap(_track_report, zip(findings.faces, findings.answers, strict=True))),
-        used_track=findings.used,
         timings_s=watch.read(),
     )
+
+
+def _refuse_no_timeline(range_frames: int, every_s: float) -> None:
+    if not 0 < every_s < math.inf:
+        raise ConfigError(f"every {every_s} s: a timeline needs stretches of more than 0 s")
+    if not RANGE_FRAMES <= range_frames <= MAX_RANGE_FRAMES:
+        raise ConfigError(f"range {range_frames}: must be {RANGE_FRAMES} to {MAX_RANGE_FRAMES} frames")
 
 
 def _look_at_whole(asked: _Asked, media: Media) -> _Seen:
@@ -156,6 +164,7 @@ def _look_at_whole(asked: _Asked, media: Media) -> _Seen:
         media if asked.sound is None else Heard(asked.sound),
         student=asked.engine.student,
         models=asked.engine.faces,
+        range_frames=asked.range_frames,
         watch=asked.watch,
     )
     if look is None:
@@ -170,7 +179,12 @@ def _look_in_places(asked: _Asked, last_s: float) -> _Seen | None:
     with open_places(asked.path, threads=engine.threads, audio_stream=asked.audio_stream) as places:
         hear = places.sound if sound is None else partial(cut_sound, sound)
         chooser = Chooser(
-            places, hear, engine.faces, first_tick_from(asked.start_s), math.floor(last_s * VIDEO_FPS)
+            places,
+            hear,
+            engine.faces,
+            first_tick_from(asked.start_s),
+            math.floor(last_s * VIDEO_FPS),
+            range_frames=asked.range_frames,
         )
         for passage, pictures in chooser.passages():
             look = look_at(
@@ -178,6 +192,7 @@ def _look_in_places(asked: _Asked, last_s: float) -> _Seen | None:
                 Heard(passage.sound),
                 student=engine.student,
                 models=engine.faces,
+                range_frames=asked.range_frames,
                 watch=asked.watch,
             )
             looks += [] if look is None else [look]
@@ -199,78 +214,12 @@ def _watched(pictures: Iterable[Picture], asked: _Asked, duration_s: float | Non
     watch.decode += perf_counter() - before
 
 
-def _answer(face: list[FacePiece], calibration: Calibration) -> Answer:
-    """What one face says; silence behind it is the reason before any other."""
-    answer = answer_scores(np.concatenate([piece.scores for piece in face]), calibration)
-    if not has_speech(np.concatenate([piece.loudness_db for piece in face])):
-        return replace(answer, reason="no_speech")
-    return answer
-
-
-def _judge(looks: list[Look], calibration: Calibration) -> _Findings:
-    """Answer from the face that is to be relied on most, or from all that speak together."""
-    faces = group_faces(looks)
-    answers = [_answer(face, calibration) for face in faces]
-    if not answers:
-        return _Findings(faces, answers, None, None)
-    spoken = [
-        np.concatenate([piece.scores for piece in face])
-        for face, answer in zip(faces, answers, strict=True)
-        if answer.reason != "no_speech"
-    ]
-    together = answer_scores(np.concatenate(spoken), calibration) if len(spoken) > 1 else None
-    used = choose_answer(answers, together)
-    return _Findings(faces, answers, used, together if used is None else answers[used])
-
-
 def _is_enough(looks: list[Look], calibration: Calibration) -> bool:
     """Whether the looks so far answer the question; those without a face or speech do not count."""
-    alone = [_judge([look], calibration).chosen for look in looks]
-    speaking = [answer for answer in alone if answer is not None and answer.reason != "no_speech"]
-    return len(speaking) >= MIN_PASSAGES and is_enough(_judge(looks, calibration).chosen, speaking)
-
-
-def _report(
-    path: str | Path, info: MediaInfo, limits: Tolerance, chosen: Answer | None, student: Student
-) -> Report:
-    """Put the chosen answer into the words and fields of the report."""
-    reason = "no_face" if chosen is None else chosen.reason
-    base = Report(
-        file=str(path),
-        status="undetermined",
-        reason=reason,
-        message=f"cannot tell: {describe_reason(reason)}" if reason is not None else "",
-        limits_ms=(limits.latest_ms, limits.earliest_ms),
-        duration_s=info.duration_s,
-        fps=info.fps,
-        confidence=0.0 if chosen is None else chosen.confidence,
-        curve=None if chosen is None else chosen.curve.tolist(),
-        model=ModelId(student.name, student.sha256),
-    )
-    if reason is not None or chosen is None or chosen.lead_frames is None:
-        return base
-    audio_lead_ms = lead_ms(chosen.lead_frames)
-    direction, words = describe_lead(audio_lead_ms, limits)
-    return replace(
-        base,
-        status="in_sync" if limits.contains(audio_lead_ms) else "out_of_sync",
-        message=words,
-        audio_lead_ms=audio_lead_ms,
-        audio_lead_frames=chosen.lead_frames,
-        uncertainty_ms=chosen.uncertainty_ms,
-        direction=direction,
-    )
-
-
-def _track_report(face: list[FacePiece], answer: Answer) -> TrackReport:
-    lead_frames = answer.lead_frames
-    return TrackReport(
-        start_s=float(face[0].ticks[0]) / VIDEO_FPS,
-        end_s=float(face[-1].ticks[-1] + 1) / VIDEO_FPS,
-        box=np.median(np.concatenate([piece.boxes for piece in face]), axis=0).tolist(),
-        audio_lead_ms=None if lead_frames is None else lead_ms(lead_frames),
-        confidence=answer.confidence,
-        curve=answer.curve.tolist(),
+    alone = [judge_looks([look], calibration).verdict.answer for look in looks]
+    speaking = [answer for answer in alone if answer is not None and answer.reason not in _SILENT]
+    return len(speaking) >= MIN_PASSAGES and is_enough(
+        judge_looks(looks, calibration).verdict.answer, speaking
     )
 
 

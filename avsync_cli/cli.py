@@ -23,7 +23,14 @@ from avsync_cli.errors import (
     MediaError,
     complain,
 )
-from avsync_cli.spec import DEFAULT_TOLERANCE, TOLERANCES, parse_tolerance
+from avsync_cli.spec import (
+    DEFAULT_TOLERANCE,
+    EVERY_S,
+    MAX_RANGE_FRAMES,
+    RANGE_FRAMES,
+    TOLERANCES,
+    parse_tolerance,
+)
 
 if TYPE_CHECKING:
     from avsync_cli.check import Progress
@@ -68,6 +75,15 @@ def check(
     full: Annotated[
         bool, typer.Option("--full", help="Look at all of a long video, not at passages.")
     ] = False,
+    range_frames: Annotated[
+        int, typer.Option("--range", help=f"Frames of 40 ms to try on both sides, up to {MAX_RANGE_FRAMES}.")
+    ] = RANGE_FRAMES,
+    speaker: Annotated[
+        str, typer.Option(help="Whom to listen to: auto, all, or the number of a face, from 1.")
+    ] = "auto",
+    every: Annotated[
+        float, typer.Option(help="Seconds from one point of the timeline to the next.")
+    ] = EVERY_S,
     tolerance: Annotated[
         str,
         typer.Option(help=f"What counts as in sync: {', '.join(TOLERANCES)}, or LATEST,EARLIEST in ms."),
@@ -103,6 +119,9 @@ def check(
         start_s=start,
         end_s=end,
         full=full,
+        range_frames=range_frames,
+        speaker=speaker,
+        every_s=every,
     )
     codes = []
     for video in videos:

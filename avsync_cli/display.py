@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.markup import escape
 
-from avsync_cli.report import Report, Status, TrackReport, fix_command
+from avsync_cli.report import Report, Status, StepReport, TrackReport, fix_command
 from avsync_cli.spec import FRAME_MS
 
 _STYLES: dict[Status, tuple[str, str]] = {
@@ -49,7 +49,12 @@ def _details(report: Report, audio: str | None) -> list[tuple[str, str]]:
         details.append(("limits", f"audio may lag by {-latest:g} ms and lead by {earliest:g} ms"))
     if report.tracks:
         details.append(("looked at", _describe_used(report)))
-    if report.status == "out_of_sync" and report.audio_lead_ms is not None:
+    details += [("edit", _describe_step(step)) for step in report.steps]
+    if report.drift_ms_per_min is not None:
+        details.append(("drift", _describe_drift(report)))
+    # A single delay mends only what is early or late throughout.
+    is_constant = report.course in (None, "constant")
+    if report.status == "out_of_sync" and report.audio_lead_ms is not None and is_constant:
         details.append(("to fix", fix_command(report.file, report.audio_lead_ms, audio=audio)))
     return details
 
@@ -57,7 +62,8 @@ def _details(report: Report, audio: str | None) -> list[tuple[str, str]]:
 def _describe_used(report: Report) -> str:
     """The face that the answer rests on, or that it rests on all of them."""
     count = len(report.tracks)
-    used = list(report.tracks) if report.used_track is None else [report.tracks[report.used_track]]
+    places = report.heard_tracks if report.used_track is None else (report.used_track,)
+    used = [report.tracks[place] for place in places] or list(report.tracks)
     first_s, last_s = min(track.start_s for track in used), max(track.end_s for track in used)
     who = "the only face" if count == 1 else f"{len(used)} of {count} faces"
     if len(used) == count > 1:
@@ -68,11 +74,22 @@ def _describe_used(report: Report) -> str:
     return f"{report.looked_at_s:.0f} s in {len(report.passages)} passages: {where}"
 
 
+def _describe_step(step: StepReport) -> str:
+    change = f"from an audio lead of {step.from_ms:+.0f} ms to {step.to_ms:+.0f} ms"
+    return f"at {step.at_s:.1f} s ± {step.uncertainty_s:.1f} s {change}"
+
+
+def _describe_drift(report: Report) -> str:
+    uncertainty = report.drift_uncertainty_ms_per_min or 0.0
+    return f"audio lead grows by {report.drift_ms_per_min:+.1f} ± {uncertainty:.1f} ms a minute"
+
+
 def _describe_track(track: TrackReport) -> str:
     x0, y0, x1, y1 = (round(edge) for edge in track.box)
     lead = "no offset" if track.audio_lead_ms is None else f"audio lead {track.audio_lead_ms:+.0f} ms"
     where = f"{track.start_s:.1f} s to {track.end_s:.1f} s at {x0},{y0} to {x1},{y1}"
-    return f"{where}: {lead}, confidence {_percent(track.confidence)}"
+    speaking = {True: "speaking, ", False: "not speaking, ", None: ""}[track.speaking]
+    return f"{where}: {speaking}{lead}, confidence {_percent(track.confidence)}"
 
 
 def _percent(probability: float) -> str:

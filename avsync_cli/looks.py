@@ -25,7 +25,7 @@ from avsync_cli.tracks import FaceTrack, track_faces
 
 Floats = NDArray[np.float32]
 
-_MARGIN_TICKS = 2 * VIDEO_FPS  # of sound around a track: for the offsets, and for what encoders look beyond
+_REACH_TICKS = 35  # of sound around a track that encoders may look at, beyond the offsets
 _SETTLE_TICKS = 10 * VIDEO_FPS
 
 
@@ -33,11 +33,12 @@ _SETTLE_TICKS = 10 * VIDEO_FPS
 class FacePiece:
     """One face over N consecutive ticks, its V windows scored against the sound.
 
-    Pieces of one face share `face`, a number that is unique in its look. `scores` [V, 31]:
-    row i belongs to the window of ticks first_tick + i .. first_tick + i + 4, column j to an audio lead
-    of j - 15 frames, NaN where there is no sound (`scan.score_offsets`). `boxes` [N, 4] are x0, y0, x1,
-    y1 in pixels of the file. `opening` [N] is how far the inner lips are apart (`lips.lip_opening`): its
-    scatter is the mouth's motion. `loudness_db` [N] is the sound's level in dBFS, NaN where there is none.
+    Pieces of one face share `face`, a number that is unique in its look. `scores` [V, C], C = 2 r + 1 for
+    a range of r frames: row i belongs to the window of ticks first_tick + i .. first_tick + i + 4, column j
+    to an audio lead of j - r frames, NaN where there is no sound (`scan.score_offsets`). `boxes` [N, 4] are
+    x0, y0, x1, y1 in pixels of the file. `opening` [N] is how far the inner lips are apart
+    (`lips.lip_opening`): its scatter is the mouth's motion. `loudness_db` [N] is the sound's level in dBFS,
+    NaN where there is none.
     """
 
     face: int
@@ -97,11 +98,17 @@ class _Desk:
 
     hearing: Hearing
     student: Student
+    range_frames: int
     watch: Stopwatch
     first_tick: int | None = None
     end_tick: int = 0
     waiting: list[_Encoded] = field(default_factory=list)
     pieces: list[FacePiece] = field(default_factory=list)
+
+    @property
+    def margin_ticks(self) -> int:
+        """Of sound around a track that its scores need."""
+        return self.range_frames + _REACH_TICKS
 
     def note(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
         """Pass pictures on, and see now and then what can be scored and forgotten."""
@@ -123,11 +130,35 @@ class _Desk:
     def settle(self, *, at_end: bool = False) -> None:
         """Score the tracks whose sound is known, in the order in which they ended."""
         until = math.inf if at_end else self.hearing.heard_until()
-        while self.waiting and self.waiting[0].end_tick + _MARGIN_TICKS <= until:
-            self.pieces.append(_score(self.waiting.pop(0), self.hearing, self.student, self.watch))
+        while self.waiting and self.waiting[0].end_tick + self.margin_ticks <= until:
+            self.pieces.append(self._score(self.waiting.pop(0)))
         begun = self.end_tick - MAX_TRACK_FRAMES  # tracks that are still followed begin here or later
         first = min([begun, *(each.first_tick for each in self.waiting)])
-        self.hearing.forget_sound(first - 2 * _MARGIN_TICKS)
+        self.hearing.forget_sound(first - 2 * self.margin_ticks)
+
+    def _score(self, each: _Encoded) -> FacePiece:
+        """Score a track's windows; only the sound around it is encoded, and not kept."""
+        begin = perf_counter()
+        margin, reach = self.margin_ticks, self.range_frames
+        sound = self.hearing.sound_between(each.first_tick - margin, each.end_tick + margin)
+        mel = mel_track(sound or Sound(np.zeros(0, np.float32), 0))
+        first = max(mel.first_tick, each.first_tick - reach)
+        end = min(mel.first_tick + mel.ticks, each.first_tick + len(each.windows) + reach)
+        audio = self.student.encode_audio(mel, np.arange(first, end))
+        encoded = perf_counter()
+        scores = score_offsets(
+            each.windows,
+            audio,
+            first_tick_video=each.first_tick,
+            first_tick_audio=first,
+            score=self.student.score,
+            range_frames=reach,
+        )
+        self.watch.encode += encoded - begin
+        self.watch.score += perf_counter() - encoded
+        ticks = np.arange(each.first_tick, each.end_tick)
+        levels_db = np.full(len(ticks), np.nan, np.float32) if sound is None else loudness_db(sound, ticks)
+        return FacePiece(each.face, each.first_tick, scores, each.boxes, each.opening, levels_db)
 
 
 def look_at(
@@ -137,13 +168,14 @@ def look_at(
     student: Student,
     models: FaceModels,
     watch: Stopwatch,
+    range_frames: int = RANGE_FRAMES,
 ) -> Look | None:
     """Find the faces of a passage and score them; None where there is no sound to score them against.
 
     Of pictures and sound no more than about a minute is kept, if `hearing` is as far as the pictures.
     Time that the pictures take must be counted as `watch.decode`.
     """
-    desk = _Desk(hearing, student, watch)
+    desk = _Desk(hearing, student, range_frames, watch)
     begin, before = perf_counter(), watch.decode + watch.encode + watch.score
     for track in track_faces(desk.note(pictures), models, crop=student.layout.crop):
         desk.take(track)
@@ -161,22 +193,3 @@ def group_faces(looks: Iterable[Look]) -> list[list[FacePiece]]:
         for piece in look.pieces:
             faces.setdefault((number, piece.face), []).append(piece)
     return list(faces.values())
-
-
-def _score(each: _Encoded, hearing: Hearing, student: Student, watch: Stopwatch) -> FacePiece:
-    """Score a track's windows; only the sound around it is encoded, and not kept."""
-    begin = perf_counter()
-    sound = hearing.sound_between(each.first_tick - _MARGIN_TICKS, each.end_tick + _MARGIN_TICKS)
-    mel = mel_track(sound or Sound(np.zeros(0, np.float32), 0))
-    first = max(mel.first_tick, each.first_tick - RANGE_FRAMES)
-    end = min(mel.first_tick + mel.ticks, each.first_tick + len(each.windows) + RANGE_FRAMES)
-    audio = student.encode_audio(mel, np.arange(first, end))
-    encoded = perf_counter()
-    scores = score_offsets(
-        each.windows, audio, first_tick_video=each.first_tick, first_tick_audio=first, score=student.score
-    )
-    watch.encode += encoded - begin
-    watch.score += perf_counter() - encoded
-    ticks = np.arange(each.first_tick, each.end_tick)
-    levels_db = np.full(len(ticks), np.nan, np.float32) if sound is None else loudness_db(sound, ticks)
-    return FacePiece(each.face, each.first_tick, scores, each.boxes, each.opening, levels_db)

@@ -17,7 +17,6 @@ _HEARD_AT_ONCE = 8  # places, of which the likeliest is looked at first
 _MIN_LIKENESS = 0.1
 _MAX_OTHERS = 4  # looked at all the same: the first picture may have hidden the face, or music the voice
 _MAX_RUN_UP_TICKS = 12 * VIDEO_FPS  # pictures that are only decoded, from a keyframe to a place
-_MARGIN_TICKS = RANGE_FRAMES + WINDOW_FRAMES  # of sound around a passage, for the offsets that are scanned
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Chooser:
     models: FaceModels
     first_tick: int
     end_tick: int
+    range_frames: int = RANGE_FRAMES
     _taken: list[Passage] = field(default_factory=list)
 
     def passages(self) -> Iterator[tuple[Passage, Iterator[Picture]]]:
@@ -81,7 +81,8 @@ class Chooser:
         return passage
 
     def _hear_ticks(self, first_tick: int, end_tick: int) -> Passage:
-        sound = self.hear(first_tick - _MARGIN_TICKS, end_tick + _MARGIN_TICKS)
+        margin = self.range_frames + WINDOW_FRAMES  # for the offsets that are scanned
+        sound = self.hear(first_tick - margin, end_tick + margin)
         return Passage(first_tick, end_tick, sound, speech_likeness(sound))
 
     def _is_free(self, tick: int) -> bool:

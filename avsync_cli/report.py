@@ -21,6 +21,7 @@ Status = Literal["in_sync", "out_of_sync", "undetermined", "error"]
 Reason = Literal[
     "no_face",
     "no_speech",
+    "no_visible_speaker",
     "too_short",
     "low_confidence",
     "beyond_range",
@@ -29,6 +30,7 @@ Reason = Literal[
     "unreadable",
 ]
 Direction = Literal["audio_leads", "audio_lags", "in_sync"]
+CourseKind = Literal["constant", "steps", "drift"]
 
 _EXIT_CODES: dict[Status, int] = {
     "in_sync": EXIT_IN_SYNC,
@@ -44,7 +46,8 @@ _GRAVITY = (EXIT_IN_SYNC, EXIT_UNDETERMINED, EXIT_OUT_OF_SYNC, EXIT_MEDIA, EXIT_
 class TrackReport:
     """One face: where it was, and what its mouth says. `box` is the median x0, y0, x1, y1 in pixels.
 
-    curve[i] belongs to an audio lead of i - 15 frames; None where the sound has nothing there.
+    curve[i] belongs to an audio lead of i - 15 frames (of i - N with a range of N); None where the sound
+    has nothing there. `speaking` is None where it cannot be told, `mouth_motion` as `speakers.Speaker`.
     """
 
     start_s: float
@@ -52,7 +55,30 @@ class TrackReport:
     box: list[float]
     audio_lead_ms: float | None
     confidence: float
+    speaking: bool | None
+    mouth_motion: float
     curve: list[float | None]
+
+
+@dataclass(frozen=True)
+class TimelinePoint:
+    """What was seen and heard in [start_s, end_s) says by itself; no lead where that is not reliable."""
+
+    start_s: float
+    end_s: float
+    audio_lead_ms: float | None
+    confidence: float
+    uncertainty_ms: float | None
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A sudden change of the audio lead at `at_s` ± `uncertainty_s`: an edit."""
+
+    at_s: float
+    uncertainty_s: float
+    from_ms: float
+    to_ms: float
 
 
 @dataclass(frozen=True)
@@ -84,8 +110,9 @@ class ModelId:
 class Report:
     """The answer for one file. `audio_lead_ms` > 0 means the audio is early (ITU-R BT.1359-1).
 
-    `used_track` is the place in `tracks` of the face that was answered from, None where the answer
-    rests on all of them together; it is not part of the JSON.
+    Where it changes (`course`), the lead is that of the moment furthest out of the limits. `used_track`
+    is the place in `tracks` of the face that was answered from, None where the answer rests on all of
+    `heard_tracks` together; these two are not part of the JSON.
     """
 
     file: str
@@ -104,11 +131,17 @@ class Report:
     looked_at_s: float = 0.0
     passages: tuple[PassageReport, ...] = ()
     decoded_pictures: int = 0
+    course: CourseKind | None = None
+    steps: tuple[StepReport, ...] = ()
+    drift_ms_per_min: float | None = None
+    drift_uncertainty_ms_per_min: float | None = None
+    timeline: tuple[TimelinePoint, ...] = ()
     tracks: tuple[TrackReport, ...] = ()
     curve: list[float | None] | None = None
     timings_s: Timings = Timings()
     model: ModelId | None = None
     used_track: int | None = None
+    heard_tracks: tuple[int, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -117,9 +150,11 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Schema 1 as plain JSON values, in the order of the documentation."""
         values = asdict(self)
-        values.pop("used_track")
+        for name in ("used_track", "heard_tracks"):
+            values.pop(name)
         message, limits = values.pop("message"), list(values.pop("limits_ms"))
-        values["tracks"], values["passages"] = list(values["tracks"]), list(values["passages"])
+        for name in ("passages", "steps", "timeline", "tracks"):
+            values[name] = list(values[name])
         head = {name: values.pop(name) for name in ("file", "status", "reason")}
         tail = {name: values.pop(name) for name in ("timings_s", "model")}
         return {
@@ -170,9 +205,10 @@ def describe_reason(reason: Reason) -> str:
     return {
         "no_face": "no face was found",
         "no_speech": "there is no speech to compare with the mouth",
+        "no_visible_speaker": "there is a voice, but no mouth that is seen moves",
         "too_short": "less than one second of a face with sound can be used",
         "low_confidence": "no offset fits clearly better than the others",
-        "beyond_range": "the best offset lies at the edge of the 600 ms scanned, the true one may be larger",
+        "beyond_range": "the best offset lies at the edge of the range scanned: a wider --range may find it",
         "no_audio": "there is no audio",
         "no_video": "there is no video",
         "unreadable": "the file cannot be read",

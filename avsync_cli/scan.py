@@ -1,7 +1,8 @@
-"""The offset scan: scores of every window at 31 offsets, their curve, its peak, and how sure it is.
+"""The offset scan: scores of every window at C offsets, their curve, its peak, and how sure it is.
 
-Column j of scores and curves belongs to an audio lead of j - 15 frames (ITU sign: positive = audio
-early): the sound that fits video tick t is then heard at tick t - (j - 15).
+C = 2 r + 1 for a range of r frames, 31 unless a wider one is asked for. Column j of scores and curves
+belongs to an audio lead of j - r frames (ITU sign: positive = audio early): the sound that fits video
+tick t is then heard at tick t - (j - r).
 """
 
 from collections.abc import Callable
@@ -10,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.spec import CANDIDATES, RANGE_FRAMES
+from avsync_cli.spec import RANGE_FRAMES
 
 Floats = NDArray[np.float32]
 Scorer = Callable[[Floats, Floats], Floats]  # video [P, D], audio [P, E] -> scores [P]
 
-LEADS_FRAMES = np.arange(-RANGE_FRAMES, RANGE_FRAMES + 1)  # [31]
+LEADS_FRAMES = np.arange(-RANGE_FRAMES, RANGE_FRAMES + 1)  # [31], of the usual range
 CURVE_FEATURES = 5  # numbers that `curve_features` gives
 _PART_WINDOWS = 12  # of a part that is asked by itself: half a second
 _SCATTER = 10.0  # of one window's score, about; only brings the features to the order of one
@@ -31,18 +32,30 @@ class Peak:
     at_edge: bool
 
 
+def leads_of(columns: int) -> NDArray[np.int64]:
+    """Audio leads in frames [C] of the columns of a curve."""
+    return np.arange(columns) - columns // 2
+
+
 def score_offsets(
-    video: Floats, audio: Floats, *, first_tick_video: int, first_tick_audio: int, score: Scorer
+    video: Floats,
+    audio: Floats,
+    *,
+    first_tick_video: int,
+    first_tick_audio: int,
+    score: Scorer,
+    range_frames: int = RANGE_FRAMES,
 ) -> Floats:
-    """Score consecutive video windows [V, D] against the audio windows [A, E] at 31 offsets: [V, 31].
+    """Score consecutive video windows [V, D] against the audio windows [A, E] at C offsets: [V, C].
 
     NaN where the sound has no such window: an offset is never scored against sound that is not there.
     """
-    scores = np.full((len(video), CANDIDATES), np.nan, np.float32)
+    leads = leads_of(2 * range_frames + 1)
+    scores = np.full((len(video), len(leads)), np.nan, np.float32)
     if len(video) == 0 or len(audio) == 0:
         return scores
     ticks = first_tick_video + np.arange(len(video))
-    wanted = ticks[:, None] - LEADS_FRAMES - first_tick_audio  # [V, 31] rows of `audio`
+    wanted = ticks[:, None] - leads - first_tick_audio  # [V, C] rows of `audio`
     pairs = np.argwhere((wanted >= 0) & (wanted < len(audio)))
     for first in range(0, len(pairs), _PAIRS_AT_ONCE):
         rows, columns = pairs[first : first + _PAIRS_AT_ONCE].T
@@ -51,7 +64,7 @@ def score_offsets(
 
 
 def average_curve(scores: Floats) -> Floats:
-    """Mean over all windows of how much each offset stands out: [V, 31] -> [31].
+    """Mean over all windows of how much each offset stands out: [V, C] -> [C].
 
     Every window's scores are taken relative to their own mean, and an offset whose sound is missing
     counts as that mean, neither for nor against. So in a short clip an offset that few windows speak
@@ -68,27 +81,27 @@ def average_curve(scores: Floats) -> Floats:
 
 
 def count_windows(scores: Floats, curve: Floats) -> int:
-    """How many of the windows [V, 31] have sound at the best offset of their curve [31]."""
+    """How many of the windows [V, C] have sound at the best offset of their curve [C]."""
     if not np.isfinite(curve).any():
         return 0
     return int(np.isfinite(scores[:, int(np.nanargmax(curve))]).sum())
 
 
 def find_peak(curve: Floats) -> Peak | None:
-    """The highest point of a curve [31], refined by the parabola through its neighbours.
+    """The highest point of a curve [C], refined by the parabola through its neighbours.
 
     None where the curve has no value at all. A peak with no neighbour on one side is at the edge: the
     true offset may lie beyond, so it is reported as such and not refined.
     """
     if not np.isfinite(curve).any():
         return None
-    best = int(np.nanargmax(curve))
-    if best in (0, CANDIDATES - 1) or not np.isfinite(curve[best - 1 : best + 2]).all():
-        return Peak(float(LEADS_FRAMES[best]), at_edge=True)
+    best, leads = int(np.nanargmax(curve)), leads_of(len(curve))
+    if best in (0, len(curve) - 1) or not np.isfinite(curve[best - 1 : best + 2]).all():
+        return Peak(float(leads[best]), at_edge=True)
     before, top, after = (float(value) for value in curve[best - 1 : best + 2])
     bend = before - 2 * top + after
     shift = 0.0 if bend == 0 else 0.5 * (before - after) / bend
-    return Peak(float(LEADS_FRAMES[best]) + shift, at_edge=False)
+    return Peak(float(leads[best]) + shift, at_edge=False)
 
 
 def curve_features(scores: Floats, curve: Floats) -> NDArray[np.float64]:

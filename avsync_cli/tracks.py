@@ -7,7 +7,6 @@ Where a student sees faces and not mouths, detection runs on every picture: its 
 trained on.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -20,6 +19,7 @@ from avsync_cli.crops import crop_face, crop_mouth
 from avsync_cli.faces import Detection, FaceModels, Roi, roi_from_detection, roi_from_landmarks
 from avsync_cli.lips import KEPT_INDICES, lip_geometry, smooth_over_time
 from avsync_cli.pictures import Picture
+from avsync_cli.shots import CutFinder
 from avsync_cli.spec import (
     CROP_DEFINITION,
     DETECT_EVERY_FRAMES,
@@ -34,11 +34,6 @@ from avsync_cli.spec import (
 
 _MAX_FACES = 4  # followed at once, the largest first
 _SAME_FACE_IOU = 0.3
-# A cut changes the thumbnail by this much, and by so many times what its recent changes were.
-_CUT_GREY_LEVELS = 20.0
-_CUT_RATIO = 3.0
-_CUT_MEMORY = 12  # pictures
-_THUMBNAIL = (32, 18)
 _LOOKAHEAD = SMOOTHING_FRAMES // 2
 
 Box = NDArray[np.float32]
@@ -131,16 +126,11 @@ def track_faces(
     running: list[_Running] = []
     recent: list[_Running] = []  # ended without a cut: the same face may come back
     names = count()
-    changes: deque[float] = deque(maxlen=_CUT_MEMORY)
-    last_thumbnail: NDArray[np.float32] | None = None
+    cuts = CutFinder()
     last_tick = next_detection = -1
     for picture in pictures:
         grey = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY).astype(np.uint8)
-        thumbnail = cv2.resize(grey, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
-        change = 0.0 if last_thumbnail is None else float(np.abs(thumbnail - last_thumbnail).mean())
-        is_cut = change > max(_CUT_GREY_LEVELS, _CUT_RATIO * float(np.mean(changes or [0.0])))
-        changes.append(change)
-        if is_cut or picture.tick != last_tick + 1:
+        if cuts.is_cut(grey) or picture.tick != last_tick + 1:
             yield from _finish(running)
             running, recent, next_detection = [], [], picture.tick
         followed = _follow(running, picture, grey, models, crop)
@@ -155,7 +145,7 @@ def track_faces(
         full = [track for track in running if len(track.points) >= MAX_TRACK_FRAMES]
         yield from _finish(full)
         running = [_continue(track) if track in full else track for track in running]
-        last_thumbnail, last_tick = thumbnail, picture.tick
+        last_tick = picture.tick
     yield from _finish(running)
 
 

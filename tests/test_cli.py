@@ -31,6 +31,11 @@ FIELDS = [
     "looked_at_s",
     "passages",
     "decoded_pictures",
+    "course",
+    "steps",
+    "drift_ms_per_min",
+    "drift_uncertainty_ms_per_min",
+    "timeline",
     "tracks",
     "curve",
     "limits_ms",
@@ -98,7 +103,7 @@ def test_json_is_the_promise(heads, handmade):
         assert report["limits_ms"] == [-125.0, 45.0]
         assert list(report["timings_s"]) == ["decode", "faces", "encode", "score", "total"]
         assert set(report["tracks"][0]) == {
-            "start_s", "end_s", "box", "audio_lead_ms", "confidence", "curve"
+            "start_s", "end_s", "box", "audio_lead_ms", "confidence", "speaking", "mouth_motion", "curve"
         }  # fmt: skip
         assert report["model"]["name"] == "lips-and-loudness"
         assert len(report["model"]["sha256"]) == 64
@@ -106,6 +111,20 @@ def test_json_is_the_promise(heads, handmade):
     assert early["direction"] == "audio_leads"
     assert early["audio_lead_ms"] == pytest.approx(160, abs=25)
     assert level["status"] == level["direction"] == "in_sync"
+
+
+def test_range_speaker_and_timeline_can_be_asked_for(heads, handmade):
+    options = ("--range", "20", "--speaker", "1", "--every", "2", "--model", handmade)
+    report = json.loads(avsync("check", heads[600], "--json", *options).stdout)
+    assert (report["status"], report["course"]) == ("out_of_sync", "constant")
+    assert report["audio_lead_ms"] == pytest.approx(600, abs=25)
+    assert len(report["curve"]) == 41
+    assert [(point["start_s"], point["end_s"]) for point in report["timeline"]] == [(0, 2), (2, 4)]
+    nobody = avsync("check", heads[0], "--speaker", "2", "--model", handmade)
+    assert nobody.returncode == 3
+    assert "no such face, only 1" in nobody.stdout
+    for wrong in (("--range", "14"), ("--range", "101"), ("--every", "0"), ("--speaker", "left")):
+        assert avsync("check", heads[0], *wrong, "--model", handmade).returncode == 2
 
 
 def test_tolerance_moves_the_verdict(heads, handmade):

@@ -1,0 +1,237 @@
+"""How the offset goes over time: constant, in steps where something was edited, or drifting.
+
+V windows, C offsets, B bins of a second that hold windows, G places of a finer grid of offsets.
+
+Every second's scores become a likelihood over the offsets, with a floor beneath it: a second whose peak
+is wrong then costs every course the same, whatever it says. A course is the path through those
+likelihoods that explains them best, and one with steps or a slope must do so by more than its further
+numbers would win by chance, as the Bayesian information criterion asks (Schwarz 1978).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsync_cli.scan import leads_of
+from avsync_cli.spec import CANDIDATES, VIDEO_FPS
+from avsync_cli.timing import lead_ms
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Ticks = NDArray[np.int64]
+Kind = Literal["constant", "steps", "drift"]
+
+PLACES_PER_FRAME = 4  # of the finer grid: 10 ms
+SHARPNESS = 0.3  # of a second's likelihood, per standard deviation of the scores; see `measure_evidence`
+WRONG_SHARE = 0.05  # of the seconds say nothing of the offset: another voice, a turned head
+STEP_COST = 3.0  # times half the logarithm of the number of seconds, for each of a step's two numbers
+DRIFT_COST = 3.0  # the same, for the slope
+MIN_LEVEL_S = 4  # seconds with a voice between two steps: fewer may agree by chance
+MIN_DRIFT_S = 10  # seconds with a voice that a slope needs
+# Drop of the logarithm of the likelihood up to which a slope or a place is stated to be possible. 1.35, half
+# the chi-square of one number at 90 %, would do if the errors of the seconds were independent; those of a
+# scene are not.
+COVERED_DROP = 3.4
+_DRIFT_BINS = 240  # are enough for a slope: it crosses less than a place in each
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Logarithms of the likelihoods [B, G] of the offsets `leads_frames` [G] in the seconds `seconds` [B]."""
+
+    seconds: Ticks
+    leads_frames: Doubles
+    logs: Doubles
+
+
+@dataclass(frozen=True)
+class Step:
+    """A sudden change at `at_s` ± `uncertainty_s`, between two audio leads in frames."""
+
+    at_s: float
+    uncertainty_s: float
+    from_frames: float
+    to_frames: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """The lead in frames is `lead_frames` up to the first step; with a drift it is that at `origin_s`.
+
+    `drift_uncertainty` (ms a minute) is to cover the true slope in 90 of 100 files.
+    """
+
+    kind: Kind
+    lead_frames: float
+    origin_s: float = 0.0
+    drift_ms_per_min: float = 0.0
+    drift_uncertainty: float | None = None
+    steps: tuple[Step, ...] = ()
+
+    def leads_at(self, times_s: Doubles) -> Doubles:
+        """Audio leads in frames at times [N] in s: [N]."""
+        slope = self.drift_ms_per_min / 60 / lead_ms(1.0)  # frames a second
+        leads = self.lead_frames + slope * (np.asarray(times_s, float) - self.origin_s)
+        for step in self.steps:
+            leads = np.where(times_s >= step.at_s, step.to_frames, leads)
+        return leads
+
+
+def fit_courses(evidence: Evidence) -> list[tuple[float, Course]]:
+    """The best course of each kind that there is enough evidence for, with its criterion: more is better."""
+    fits = [fit_constant(evidence), _fit_steps(evidence)]
+    return [*fits, _fit_drift(evidence)] if len(evidence.seconds) >= MIN_DRIFT_S else fits
+
+
+def measure_evidence(ticks: Ticks, scores: Floats) -> Evidence:
+    """What each second says of the offset.
+
+    Scores are taken relative to their window's mean, as in `scan.average_curve`, summed over a second,
+    and their exponential is the likelihood. Windows overlap and a voice goes on, so a sum of 25 tells
+    less than 25 independent scores: `SHARPNESS` is what makes true offsets of the validation clips most
+    likely, at 1, 2 and 5 s alike.
+    """
+    present = np.isfinite(scores)
+    heard = present.any(axis=1)
+    scores, present, seconds = scores[heard], present[heard], ticks[heard] // VIDEO_FPS
+    counts = np.maximum(present.sum(axis=1, keepdims=True), 1)
+    filled = np.where(present, scores, 0).astype(np.float64)
+    relative = np.where(present, filled - filled.sum(axis=1, keepdims=True) / counts, 0)
+    bins, place = np.unique(seconds, return_inverse=True)
+    sums = np.zeros((len(bins), scores.shape[1]))
+    np.add.at(sums, place, relative)
+    fine = _refine(sums)
+    spread = float(relative[present].std()) if present.any() else 0.0
+    logs = fine * (SHARPNESS / max(spread, 1e-9))
+    logs -= np.logaddexp.reduce(logs, axis=1, keepdims=True)
+    places = fine.shape[1]
+    logs = np.logaddexp(logs + np.log(1 - WRONG_SHARE), np.log(WRONG_SHARE / places))
+    leads = leads_of(scores.shape[1])[0] + np.arange(places) / PLACES_PER_FRAME
+    return Evidence(bins, leads, logs)
+
+
+def _refine(curves: Doubles) -> Doubles:
+    """Curves [B, C] at `PLACES_PER_FRAME` places a frame, by cubic convolution: [B, G].
+
+    Straight lines between the frames would put every peak on a whole frame.
+    """
+    last = curves.shape[1] - 1
+    whole, part = np.divmod(np.arange(last * PLACES_PER_FRAME + 1), PLACES_PER_FRAME)
+    f = part / PLACES_PER_FRAME
+    weights = ((2 - f) * f - 1) * f, (3 * f - 5) * f * f + 2, ((4 - 3 * f) * f + 1) * f, (f - 1) * f * f
+    taps = zip(weights, range(-1, 3), strict=True)
+    return sum(0.5 * w * curves[:, (whole + tap).clip(0, last)] for w, tap in taps)  # type: ignore[return-value]
+
+
+def fit_constant(evidence: Evidence) -> tuple[float, Course]:
+    """The likelihood and the course of the best constant."""
+    total = evidence.logs.sum(axis=0)
+    best = int(total.argmax())
+    return float(total[best]), Course("constant", float(evidence.leads_frames[best]))
+
+
+def _fit_steps(evidence: Evidence) -> tuple[float, Course]:
+    """The best path of constant levels, each step costing as much: exact, by dynamic programming."""
+    price = STEP_COST * np.log(len(evidence.seconds))
+    firsts, levels = _best_levels(evidence.logs, price)
+    value = sum(
+        float(evidence.logs[first:end, level].sum())
+        for first, end, level in zip(firsts, [*firsts[1:], len(evidence.logs)], levels, strict=True)
+    )
+    steps = [
+        _locate(evidence, first, levels[i], levels[i + 1], begin=firsts[i], end=[*firsts, None][i + 2])
+        for i, first in enumerate(firsts[1:])
+    ]
+    lead = float(evidence.leads_frames[levels[0]])
+    course = Course("steps" if steps else "constant", lead, steps=tuple(steps))
+    return value - price * len(steps), course
+
+
+def _best_levels(logs: Doubles, price: float) -> tuple[list[int], list[int]]:
+    """First bins and places of the levels whose likelihood, less `price` a step, is greatest.
+
+    A level holds at least `MIN_LEVEL_S` bins. best[b] is the value of the best path that ends before
+    bin b, staying[g] that of the best one that is at place g now.
+    """
+    bins, places = logs.shape
+    sums = np.vstack([np.zeros(places), np.cumsum(logs, axis=0)])  # [B + 1, G]
+    best = np.full(bins + 1, -np.inf)
+    best[0] = price  # the first level costs nothing
+    entered = np.full(places, -np.inf)  # of each place: the best entry so far, its sums taken out
+    entry = np.zeros(places, np.int64)
+    origin: list[tuple[int, int]] = [(0, 0)] * (bins + 1)  # of each end: its level's first bin and place
+    for end in range(min(MIN_LEVEL_S, bins), bins + 1):
+        first = end - MIN_LEVEL_S if bins >= MIN_LEVEL_S else 0
+        candidate = best[first] - price - sums[first]
+        better = candidate > entered
+        entered[better], entry[better] = candidate[better], first
+        value = entered + sums[end]
+        place = int(value.argmax())
+        best[end], origin[end] = value[place], (int(entry[place]), place)
+    firsts, levels, end = [], [], bins
+    while end > 0:
+        first, place = origin[end]
+        firsts.append(first)
+        levels.append(place)
+        end = first
+    return firsts[::-1], levels[::-1]
+
+
+def _locate(evidence: Evidence, at: int, before: int, after: int, *, begin: int, end: int | None) -> Step:
+    """A step at bin `at` from place `before` to place `after`, and how far it may lie elsewhere.
+
+    Between the seconds with a voice on its two sides it may be anywhere.
+    """
+    gains = np.cumsum(evidence.logs[begin:end, before] - evidence.logs[begin:end, after])
+    near = begin + 1 + np.flatnonzero(gains[:-1] >= gains[at - begin - 1] - COVERED_DROP)
+    # From the middle of the last second before it to the middle of the first one after it.
+    earliest_s, latest_s = evidence.seconds[near[0] - 1] + 0.5, evidence.seconds[near[-1]] + 0.5
+    at_s = float(evidence.seconds[at - 1] + evidence.seconds[at] + 1) / 2
+    uncertainty_s = float(max(at_s - earliest_s, latest_s - at_s))
+    return Step(
+        at_s, uncertainty_s, float(evidence.leads_frames[before]), float(evidence.leads_frames[after])
+    )
+
+
+def _fit_drift(evidence: Evidence) -> tuple[float, Course]:
+    """The best straight line through the likelihoods, with the slopes that are about as likely."""
+    times_s, logs = _gather(evidence)
+    middle_s = float((times_s[0] + times_s[-1]) / 2)
+    places = logs.shape[1]
+    # One place more or less from end to end, up to the whole usual range.
+    most = min(places, (CANDIDATES - 1) * PLACES_PER_FRAME)
+    slopes = np.arange(-most, most + 1) / max(times_s[-1] - times_s[0], 1.0)  # places a second
+    values, starts = np.zeros(len(slopes)), np.zeros(len(slopes), np.int64)
+    outside = np.log(WRONG_SHARE / places) * len(evidence.seconds) / len(logs)
+    padded = np.pad(logs, ((0, 0), (places, places)), constant_values=outside)
+    rows = np.arange(len(logs))[:, None]
+    for number, slope in enumerate(slopes):
+        shifts = np.rint(slope * (times_s - middle_s)).astype(np.int64)
+        total = padded[rows, places + np.arange(places) + shifts[:, None]].sum(axis=0)
+        starts[number] = total.argmax()
+        values[number] = total[starts[number]]
+    best = int(values.argmax())
+    likely = slopes[values >= values[best] - COVERED_DROP]
+    to_ms_per_min = lead_ms(1.0) / PLACES_PER_FRAME * 60
+    half_step = (slopes[1] - slopes[0]) / 2
+    low, high = likely[0] - half_step, likely[-1] + half_step
+    course = Course(
+        "drift",
+        float(evidence.leads_frames[starts[best]]),
+        origin_s=middle_s,
+        drift_ms_per_min=float(low + high) / 2 * to_ms_per_min,
+        drift_uncertainty=float(high - low) / 2 * to_ms_per_min,
+    )
+    return float(values[best]) - DRIFT_COST / 2 * np.log(len(evidence.seconds)), course
+
+
+def _gather(evidence: Evidence) -> tuple[Doubles, Doubles]:
+    """Mid times [D] and likelihoods [D, G] of at most `_DRIFT_BINS` stretches of the evidence."""
+    span = int(evidence.seconds[-1] - evidence.seconds[0]) + 1
+    long_s = -(-span // _DRIFT_BINS)
+    bins, place = np.unique(evidence.seconds // long_s, return_inverse=True)
+    logs = np.zeros((len(bins), evidence.logs.shape[1]))
+    np.add.at(logs, place, evidence.logs)
+    return np.asarray((bins + 0.5) * long_s, np.float64), logs

@@ -1,0 +1,168 @@
+"""From looks to the report: who speaks, what the sound's offset is, and how it goes over time."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from avsync_cli.assess import Answer
+from avsync_cli.looks import FacePiece, Look, group_faces
+from avsync_cli.model import Calibration, Student
+from avsync_cli.report import (
+    ModelId,
+    Report,
+    StepReport,
+    TimelinePoint,
+    TrackReport,
+    describe_lead,
+    describe_reason,
+)
+from avsync_cli.speakers import AUTO, Speaker, Verdict, choose_verdict, judge_speakers
+from avsync_cli.spec import EVERY_S, VIDEO_FPS, Tolerance
+from avsync_cli.streams import MediaInfo
+from avsync_cli.timeline import Point, Timeline, draw_timeline
+from avsync_cli.timing import lead_ms
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Every face in the order in which they appear, who of them speaks, the verdict, and its timeline.
+
+    The timeline is None where there is nobody to listen to.
+    """
+
+    faces: list[list[FacePiece]]
+    speakers: list[Speaker]
+    verdict: Verdict
+    timeline: Timeline | None = None
+
+
+def judge_looks(looks: list[Look], calibration: Calibration, *, speaker: str | int = AUTO) -> Findings:
+    """Answer from the faces that speak; `speaker` as `speakers.choose_verdict`."""
+    faces = sorted(group_faces(looks), key=lambda face: (face[0].first_tick, float(face[0].boxes[0, 0])))
+    speakers = judge_speakers(faces, calibration)
+    return Findings(faces, speakers, choose_verdict(faces, speakers, calibration, speaker=speaker))
+
+
+def add_timeline(findings: Findings, calibration: Calibration, *, every_s: float = EVERY_S) -> Findings:
+    """The same with the timeline of the faces that were listened to."""
+    pieces = [piece for place in findings.verdict.heard for piece in findings.faces[place]]
+    if not pieces:
+        return findings
+    scores = np.concatenate([piece.scores for piece in pieces])
+    ticks = np.concatenate([piece.ticks[: len(piece.scores)] for piece in pieces])
+    return replace(findings, timeline=draw_timeline(ticks, scores, calibration, every_s=every_s))
+
+
+def report_findings(
+    path: str, info: MediaInfo, limits: Tolerance, findings: Findings, student: Student
+) -> Report:
+    """Put the findings into the words and fields of the report."""
+    verdict, timeline = findings.verdict, findings.timeline
+    parts = timeline.parts if timeline is not None else ()
+    chosen = _furthest_out(parts, limits) if parts else verdict.answer
+    base = _report_answer(path, info, limits, chosen, student)
+    tracks = [_track_report(face, each) for face, each in zip(findings.faces, findings.speakers, strict=True)]
+    base = replace(base, tracks=tuple(tracks), used_track=verdict.used, heard_tracks=verdict.heard)
+    if verdict.answer is None and findings.faces:
+        return replace(base, message=f"cannot tell: there is no such face, only {len(tracks)}")
+    course = None if timeline is None else timeline.course
+    if timeline is None or course is None:
+        return base
+    base = replace(base, timeline=tuple(_timeline_point(point) for point in timeline.points))
+    if base.reason is not None:
+        return base
+    steps = tuple(
+        StepReport(step.at_s, step.uncertainty_s, lead_ms(step.from_frames), lead_ms(step.to_frames))
+        for step in course.steps
+    )
+    drifts = course.kind == "drift"
+    return replace(
+        base,
+        message=_describe_parts(parts, steps, course.drift_ms_per_min, limits) if parts else base.message,
+        course=course.kind,
+        steps=steps,
+        drift_ms_per_min=course.drift_ms_per_min if drifts else None,
+        drift_uncertainty_ms_per_min=course.drift_uncertainty if drifts else None,
+    )
+
+
+def _furthest_out(parts: tuple[Point, ...], limits: Tolerance) -> Answer:
+    """The answer of the part that is furthest beyond a limit, or nearest to one."""
+
+    def excess_ms(part: Point) -> float:
+        audio_lead_ms = lead_ms(part.answer.lead_frames or 0.0)
+        return max(audio_lead_ms - limits.earliest_ms, limits.latest_ms - audio_lead_ms)
+
+    return max(parts, key=excess_ms).answer
+
+
+def _describe_parts(
+    parts: tuple[Point, ...], steps: tuple[StepReport, ...], drift_ms_per_min: float, limits: Tolerance
+) -> str:
+    """How the offset goes over time, in words."""
+    words = [describe_lead(lead_ms(part.answer.lead_frames or 0.0), limits)[1] for part in parts]
+    if not steps:
+        return (
+            f"audio drifts by {drift_ms_per_min:+.0f} ms a minute: at {parts[0].start_s:.0f} s {words[0]}, "
+            f"at {parts[-1].end_s:.0f} s {words[-1]}"
+        )
+    changes = [f"from {step.at_s:.0f} s on {word}" for step, word in zip(steps, words[1:], strict=True)]
+    return ", ".join([words[0], *changes])
+
+
+def _report_answer(
+    path: str, info: MediaInfo, limits: Tolerance, chosen: Answer | None, student: Student
+) -> Report:
+    reason = "no_face" if chosen is None else chosen.reason
+    base = Report(
+        file=path,
+        status="undetermined",
+        reason=reason,
+        message=f"cannot tell: {describe_reason(reason)}" if reason is not None else "",
+        limits_ms=(limits.latest_ms, limits.earliest_ms),
+        duration_s=info.duration_s,
+        fps=info.fps,
+        confidence=0.0 if chosen is None else chosen.confidence,
+        curve=None if chosen is None else chosen.curve.tolist(),
+        model=ModelId(student.name, student.sha256),
+    )
+    if reason is not None or chosen is None or chosen.lead_frames is None:
+        return base
+    audio_lead_ms = lead_ms(chosen.lead_frames)
+    direction, words = describe_lead(audio_lead_ms, limits)
+    return replace(
+        base,
+        status="in_sync" if limits.contains(audio_lead_ms) else "out_of_sync",
+        message=words,
+        audio_lead_ms=audio_lead_ms,
+        audio_lead_frames=chosen.lead_frames,
+        uncertainty_ms=chosen.uncertainty_ms,
+        direction=direction,
+    )
+
+
+def _track_report(face: list[FacePiece], speaker: Speaker) -> TrackReport:
+    answer = speaker.answer
+    return TrackReport(
+        start_s=float(face[0].ticks[0]) / VIDEO_FPS,
+        end_s=float(face[-1].ticks[-1] + 1) / VIDEO_FPS,
+        box=np.median(np.concatenate([piece.boxes for piece in face]), axis=0).tolist(),
+        audio_lead_ms=None if answer.lead_frames is None else lead_ms(answer.lead_frames),
+        confidence=answer.confidence,
+        speaking=speaker.speaking,
+        mouth_motion=speaker.motion,
+        curve=answer.curve.tolist(),
+    )
+
+
+def _timeline_point(point: Point) -> TimelinePoint:
+    """A point whose answer cannot be relied on has a confidence and no lead."""
+    answer = point.answer
+    usable = answer.reason is None and answer.lead_frames is not None
+    return TimelinePoint(
+        point.start_s,
+        point.end_s,
+        lead_ms(answer.lead_frames) if usable and answer.lead_frames is not None else None,
+        answer.confidence,
+        answer.uncertainty_ms if usable else None,
+    )

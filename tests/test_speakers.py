@@ -1,0 +1,115 @@
+"""Who speaks, with faces whose scores and lips are made: talking, listening, still, dubbed."""
+
+import numpy as np
+import pytest
+from scored import CALIBRATION, make_scores
+
+from avsync_cli import ConfigError
+from avsync_cli.findings import judge_looks
+from avsync_cli.looks import FacePiece, Look
+from avsync_cli.speakers import STILL_MOTION, measure_motion, parse_speaker
+
+VOICE_DB = 20 * np.abs(np.sin(np.arange(10_000))).astype(np.float32) - 40
+
+
+def face(
+    number: int,
+    *,
+    lead: float | None = 0.0,
+    motion: float = 0.2,
+    first_tick: int = 0,
+    seconds: float = 10.0,
+    silent: bool = False,
+    seed: int | None = None,
+) -> FacePiece:
+    """A face whose mouth goes with the sound at `lead`, with another's sound where that is None."""
+    seed = number if seed is None else seed
+    _, scores = make_scores(seconds, lambda _: lead or 0.0, seed=seed, fit=0.0 if lead is None else 0.5)
+    ticks = len(scores) + 4
+    boxes = np.tile(np.array([100 * number, 0, 100 * number + 80, 90], np.float32), (ticks, 1))
+    opening = motion * np.random.default_rng(seed).standard_normal(ticks).astype(np.float32)
+    levels_db = np.full(ticks, -90, np.float32) if silent else VOICE_DB[:ticks]
+    return FacePiece(number, first_tick, scores, boxes, opening, levels_db)
+
+
+def judge(*pieces: FacePiece, speaker: str | int = "auto"):
+    return judge_looks([Look(0, 1000, pieces)], CALIBRATION, speaker=speaker)
+
+
+def test_one_voice_beside_a_listener_is_answered_from_who_speaks():
+    found = judge(face(0, lead=None), face(1, lead=4.0))
+    assert [each.speaking for each in found.speakers] == [False, True]
+    assert found.verdict.heard == (1,)
+    assert found.verdict.used == 1
+    assert found.verdict.answer.lead_frames == pytest.approx(4.0, abs=0.4)
+
+
+def test_two_who_speak_are_heard_together():
+    found = judge(face(0, lead=3.0), face(1, lead=3.0, seed=9))
+    assert [each.speaking for each in found.speakers] == [True, True]
+    assert found.verdict.heard == (0, 1)
+    assert found.verdict.used is None
+    assert found.verdict.answer.confidence >= max(each.answer.confidence for each in found.speakers)
+
+
+def test_a_voice_from_off_has_no_visible_speaker_even_if_a_curve_has_a_peak():
+    found = judge(face(0, lead=3.0, motion=0.01), face(1, lead=None, motion=0.02))
+    assert [each.speaking for each in found.speakers] == [False, False]
+    assert found.verdict.answer.reason == "no_visible_speaker"
+    assert found.verdict.heard == ()
+
+
+def test_a_mouth_that_moves_with_another_voice_is_not_called_a_speaker():
+    found = judge(face(0, lead=None, seconds=20))
+    assert found.speakers[0].speaking is None
+    assert found.verdict.answer.reason == "low_confidence"
+
+
+def test_who_is_alone_in_view_may_speak_while_another_shot_is_sure():
+    """A face is a listener only beside one that speaks: this one is seen at another time."""
+    found = judge(face(0, lead=2.0), face(1, lead=None, first_tick=400))
+    assert [each.speaking for each in found.speakers] == [True, None]
+    assert found.verdict.heard == (0, 1)
+    assert found.verdict.answer.lead_frames == pytest.approx(2.0, abs=0.4)
+
+
+def test_silence_goes_before_still_mouths_as_the_reason():
+    found = judge(face(0, silent=True, motion=0.0), face(1, silent=True, motion=0.0))
+    assert found.verdict.answer.reason == "no_speech"
+
+
+def test_a_still_face_for_less_than_a_second_is_too_short():
+    assert judge(face(0, motion=0.0, seconds=0.6)).verdict.answer.reason == "too_short"
+
+
+def test_the_speaker_may_be_named():
+    pieces = face(0, lead=None), face(1, lead=4.0), face(2, lead=-3.0)
+    assert judge(*pieces, speaker=2).verdict.answer.lead_frames == pytest.approx(4.0, abs=0.4)
+    assert judge(*pieces, speaker=3).verdict.answer.lead_frames == pytest.approx(-3.0, abs=0.4)
+    assert judge(*pieces, speaker="all").verdict.heard == (0, 1, 2)
+    assert judge(*pieces, speaker=4).verdict.answer is None
+
+
+def test_faces_are_numbered_as_they_appear_from_left_to_right():
+    found = judge(face(5, first_tick=50), face(3), face(1), face(0, first_tick=20))
+    assert [(each[0].first_tick, each[0].face) for each in found.faces] == [(0, 1), (0, 3), (20, 0), (50, 5)]
+
+
+def test_nobody_has_no_answer():
+    assert judge().verdict.answer is None
+
+
+def test_one_sentence_in_a_long_silence_is_motion():
+    still = np.zeros(1500, np.float32)
+    still[700:740] = 0.25 * np.sin(np.arange(40))
+    piece = face(0, seconds=59.84)
+    talks_once = FacePiece(0, 0, piece.scores, piece.boxes, still, piece.loudness_db)
+    assert still.std() < STILL_MOTION
+    assert measure_motion([talks_once]) > STILL_MOTION
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "left", "1.5", ""])
+def test_what_names_no_face_is_refused(value):
+    with pytest.raises(ConfigError, match="speaker"):
+        parse_speaker(value)
+    assert (parse_speaker("auto"), parse_speaker("3")) == ("auto", 3)
