@@ -1,6 +1,5 @@
 """The whole story: path -> media -> faces -> windows -> scores -> offset -> report."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsync_cli.assess import Answer, answer_scores, choose_answer, has_speech
+from avsync_cli.batch.limits import count_cores
 from avsync_cli.errors import ConfigError, MediaError, ModelError
 from avsync_cli.faces import FaceModels
 from avsync_cli.media import MediaInfo, Picture, open_media, read_sound_file
 from avsync_cli.mel import MelTrack, mel_track
 from avsync_cli.model import Calibration, Student, load_student
+from avsync_cli.precision import choose_precision
 from avsync_cli.report import ModelId, Report, Timings, TrackReport, describe_lead, describe_reason
 from avsync_cli.scan import score_offsets
 from avsync_cli.sound import Sound
-from avsync_cli.spec import DEFAULT_TOLERANCE, RANGE_FRAMES, VIDEO_FPS, Tolerance, parse_tolerance
+from avsync_cli.spec import DEFAULT_TOLERANCE, RANGE_FRAMES, VIDEO_FPS, Tolerance, Wanted, parse_tolerance
 from avsync_cli.timing import lead_ms
 from avsync_cli.tracks import FaceTrack, track_faces
 
@@ -59,13 +60,16 @@ class _Stopwatch:
         return Timings(self.decode, self.faces, self.encode, self.score, perf_counter() - self.begin)
 
 
-def load_engine(model: str | Path | None = None, *, threads: int = 0) -> Engine:
-    """Load the student (the bundled one by default) and the face models. Raises ModelError.
+def load_engine(model: str | Path | None = None, *, threads: int = 0, precision: Wanted = "auto") -> Engine:
+    """Load the student (the bundled one by default) and the face models. Raises ModelError or ConfigError.
 
-    `threads` 0 uses every core this process may run on.
+    `threads` 0 uses every core this process may run on; `precision` is that of the student (see
+    `choose_precision`).
     """
-    threads = threads or _cores()
-    return Engine(load_student(model, threads=threads), FaceModels(threads=threads), threads)
+    threads = threads or count_cores()
+    chosen = choose_precision(precision, model)
+    student = load_student(model, threads=threads, precision=chosen)
+    return Engine(student, FaceModels(threads=threads), threads)
 
 
 def check_file(
@@ -75,6 +79,7 @@ def check_file(
     audio: str | Path | None = None,
     model: str | Path | None = None,
     threads: int = 0,
+    precision: Wanted = "auto",
     engine: Engine | None = None,
     start_s: float = 0.0,
     end_s: float | None = None,
@@ -87,9 +92,9 @@ def check_file(
     that cannot be given is a report with status "undetermined" and a reason.
     """
     limits = parse_tolerance(tolerance)
-    if engine is not None and (model is not None or threads):
-        raise ConfigError("model and threads belong to the engine: give either an engine or these")
-    engine = engine or load_engine(model, threads=threads)
+    if engine is not None and (model is not None or threads or precision != "auto"):
+        raise ConfigError("model, threads and precision belong to the engine: give either an engine or these")
+    engine = engine or load_engine(model, threads=threads, precision=precision)
     calibration = engine.student.calibration
     if calibration is None:
         raise ModelError(f"{engine.student.name}: not calibrated, so it cannot say how sure it is")
@@ -195,7 +200,7 @@ def _report(
         fps=info.fps,
         confidence=0.0 if chosen is None else chosen.confidence,
         curve=None if chosen is None else chosen.curve.tolist(),
-        model=ModelId(student.name, student.sha256),
+        model=ModelId(student.name, student.sha256, student.precision),
     )
     if reason is not None or chosen is None or chosen.lead_frames is None:
         return base
@@ -222,10 +227,3 @@ def _track_report(face: _Face, answer: Answer) -> TrackReport:
         confidence=answer.confidence,
         curve=answer.curve.tolist(),
     )
-
-
-def _cores() -> int:
-    """The cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -13,6 +13,7 @@ import typer
 
 from avsync_cli import __version__
 from avsync_cli.batch.command import scan
+from avsync_cli.device import doctor
 from avsync_cli.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
@@ -22,7 +23,7 @@ from avsync_cli.errors import (
     MediaError,
     complain,
 )
-from avsync_cli.spec import DEFAULT_TOLERANCE, TOLERANCES, parse_tolerance
+from avsync_cli.spec import DEFAULT_TOLERANCE, TOLERANCES, Wanted, parse_tolerance
 
 if TYPE_CHECKING:
     from avsync_cli.check import Engine, Progress
@@ -68,6 +69,12 @@ def check(
         Path | None, typer.Option(help="Folder of another student than the bundled one.")
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses every core.")] = 0,
+    precision: Annotated[
+        Wanted,
+        typer.Option(
+            help="Arithmetic of the student; auto: int8 where it has that and the CPU is fast at it."
+        ),
+    ] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the verdict.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print every face and the timings.")
@@ -84,7 +91,7 @@ def check(
     if audio is not None and len(videos) > 1:
         raise ConfigError("--audio goes with one video, not with several")
     limits = parse_tolerance(tolerance)
-    engine = load_engine(model, threads=threads)
+    engine = load_engine(model, threads=threads, precision=precision)
     codes = []
     for video in videos:
         with _progress_bar(video, shown=not (quiet or as_json)) as progress:
@@ -98,6 +105,7 @@ def check(
 
 
 app.command()(scan)
+app.command()(doctor)
 
 
 def _check_or_report(
