@@ -13,7 +13,7 @@ import typer
 
 from avsync_cli import __version__
 from avsync_cli.batch.command import scan
-from avsync_cli.device import doctor
+from avsync_cli.device import bench, doctor
 from avsync_cli.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
@@ -106,6 +106,7 @@ def check(
 
 app.command()(scan)
 app.command()(doctor)
+app.command()(bench)
 
 
 def _check_or_report(

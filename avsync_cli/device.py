@@ -1,4 +1,4 @@
-"""`avsync doctor`: its options, and what is printed."""
+"""`avsync doctor` and `avsync bench`: their options, and what is printed."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from avsync_cli.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from avsync_cli.bench import Benchmark
     from avsync_cli.doctor import Health
 
 Student = Annotated[
@@ -32,6 +35,51 @@ def doctor(
     else:
         _print_health(health)
     raise typer.Exit(health.exit_code)
+
+
+def bench(
+    model: Student = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    seconds: Annotated[float, typer.Option(help="Length of the clip that is made and timed.")] = 4.0,
+    threads: Annotated[
+        str, typer.Option(help="Numbers of threads to try, such as 1,2,4; auto: 1, 2, 4 ... all cores.")
+    ] = "auto",
+) -> None:
+    """Time every stage of a check on this device, and say which precision and how many threads to use."""
+    from avsync_cli.bench import bench_device
+
+    benchmark = bench_device(model, seconds=seconds, threads=_parse_threads(threads))
+    if as_json:
+        typer.echo(json.dumps(benchmark.to_json(), ensure_ascii=False, allow_nan=False))
+    else:
+        _print_benchmark(benchmark)
+
+
+def _parse_threads(value: str) -> list[int]:
+    """Numbers above 0, none for "auto". Raises ConfigError."""
+    words = [] if value == "auto" else value.split(",")
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise ConfigError(f"--threads {value}: neither auto nor numbers above 0 with commas between")
+    return [int(word) for word in words]
+
+
+def _print_benchmark(benchmark: "Benchmark") -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    stages = ("decode", "detect", "mesh", "encode", "score", "total")
+    table = Table(box=box.SIMPLE, caption="ms for a frame of 40 ms and its factor", caption_justify="left")
+    for heading in ("precision", "threads", *stages, "factor"):
+        table.add_column(heading, justify="left" if heading == "precision" else "right", no_wrap=True)
+    for speed in benchmark.speeds:
+        times = [f"{getattr(speed, f'{stage}_ms'):.2f}" for stage in stages]
+        table.add_row(speed.precision, str(speed.threads), *times, f"{speed.real_time_factor:.2f}")
+    console, best = _console(), benchmark.recommended
+    console.print(f"{escape(benchmark.cpu.model)}, student {escape(benchmark.student)}, {benchmark.clip}")
+    console.print(table)
+    console.print(f"use        --precision {best.precision} --threads {best.threads}")
+    console.print(f"auto takes {benchmark.auto} here")
 
 
 def _print_health(health: "Health") -> None:
