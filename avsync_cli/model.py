@@ -249,11 +249,11 @@ def describe_graphs(
     folder = Path(folder) if folder is not None else DEFAULT_STUDENT
     declared, _ = _read_contract(folder)
     _refuse_mismatch(folder, declared)
-    layout = _read_layout(folder, declared)
+    layout, entries = _read_layout(folder, declared), _entries(folder, declared, precision)
     described = declared["graphs" if precision == "fp32" else "int8"]
     files = {
         graph: GraphFile(folder / file, sha256, layout.inputs()[graph], described[graph].get("known_answer"))
-        for graph, (file, sha256) in _entries(folder, declared, precision).items()
+        for graph, (file, sha256) in entries.items()
         if graph in described
     }
     return layout, files
