@@ -109,7 +109,7 @@ def examine_device(student: str | Path | None = None) -> Health:
         except AvsyncError as error:
             problems.append(str(error))
         graphs += try_faces()
-    folder = _look_at(Path(tempfile.gettempdir()))
+    folder = look_at(Path(tempfile.gettempdir()))
     if not folder.writable:
         problems.append(f"{folder.path}: the temporary folder cannot be written to")
     free_mb = _free_memory_mb()
@@ -228,7 +228,7 @@ def _describe_student(name: str, folder: str | Path | None) -> StudentState:
     return StudentState(name, student, sha256, precisions_of(folder), auto)
 
 
-def _look_at(folder: Path) -> FolderState:
+def look_at(folder: Path) -> FolderState:
     """Try to write where copies of remote videos and the benchmark's clip go."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix="avsync-") as file:
