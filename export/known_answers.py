@@ -72,7 +72,7 @@ def _answer(path: Path, inputs: Arrays, *, tolerance: float) -> dict[str, Any]:
     model = version_converter.convert_version(onnx.load(path), REFERENCE_OPSET)
     names = [output.name for output in model.graph.output]
     try:
-        outputs = ReferenceEvaluator(model).run(None, dict(inputs))
+        outputs: Any = ReferenceEvaluator(model).run(None, dict(inputs))
     except (NotImplementedError, RuntimeError) as error:
         raise ConfigError(f"{path}: onnx's reference cannot run it: {error}") from error
     return describe_answer(dict(zip(names, outputs, strict=True)), tolerance=tolerance)

@@ -159,7 +159,8 @@ def compare_scores(root: Path, video: Path, *, precision: str, model: str) -> fl
         run_here("-c", CUT, str(video), cut, model)
         arguments = ["-c", SCORE, cut, precision, model]
         here, there = run_here(*arguments), _read_answer(run_there(root, CHECKED_ON, *arguments))
-    return max(abs(a - b) for a, b in zip(here["scores"], there["scores"], strict=True))
+    differences = [abs(a - b) for a, b in zip(here["scores"], there["scores"], strict=True)]
+    return float(max(differences))
 
 
 def run_here(*arguments: str) -> dict[str, Any]:
