@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from avsync_cli.cpu import Cpu, parse_cpuinfo, parse_sysctl, read_cpu
+from avsync_cli.cpu import Cpu, may_use_kleidiai, parse_cpuinfo, parse_sysctl, read_cpu
+from avsync_cli.faces import ASSETS, FACE_INPUTS, MESH_FILE
+from avsync_cli.model import open_session
 
 PI_4 = """\
 processor	: 0
@@ -147,3 +149,19 @@ def test_this_machine_is_described_by_what_its_kernel_says():
     assert set(found.features) == words & {
         "avx2", "avx512_vnni", "avx_vnni", "asimd", "asimddp", "i8mm", "sme"
     }  # fmt: skip
+
+
+def test_arms_own_kernels_can_be_turned_off(monkeypatch):
+    def told(**options: bool) -> str | None:
+        session = open_session(ASSETS / MESH_FILE, threads=1, inputs=FACE_INPUTS[MESH_FILE], **options)
+        try:
+            return session.get_session_options().get_session_config_entry("mlas.disable_kleidiai")
+        except RuntimeError:  # it was told nothing
+            return None
+
+    monkeypatch.delenv("AVSYNC_KLEIDIAI", raising=False)
+    assert may_use_kleidiai() == ("sme" not in read_cpu().features)
+    assert told(kleidiai=True) is None
+    assert told(kleidiai=False) == "1"
+    monkeypatch.setenv("AVSYNC_KLEIDIAI", "0")
+    assert told() == "1"
