@@ -64,12 +64,11 @@ def _parse_threads(value: str) -> list[int]:
 
 
 def _print_benchmark(benchmark: "Benchmark") -> None:
-    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     stages = ("decode", "detect", "mesh", "encode", "score", "total")
-    table = Table(box=box.SIMPLE, caption="ms for a frame of 40 ms and its factor", caption_justify="left")
+    table = Table(box=None, caption="ms for a frame of 40 ms and its factor", caption_justify="left")
     for heading in ("precision", "threads", *stages, "factor"):
         table.add_column(heading, justify="left" if heading == "precision" else "right", no_wrap=True)
     for speed in benchmark.speeds:
