@@ -1,7 +1,6 @@
 """The whole story: path -> passages -> faces -> windows -> scores -> offset -> report."""
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,6 +9,7 @@ from time import perf_counter
 
 from avsync_cli.ahead import work_ahead
 from avsync_cli.assess import is_enough
+from avsync_cli.batch.limits import count_cores
 from avsync_cli.errors import ConfigError, MediaError, ModelError
 from avsync_cli.faces import FaceModels
 from avsync_cli.findings import add_timeline, judge_looks, report_findings
@@ -19,6 +19,7 @@ from avsync_cli.model import Calibration, Student, load_student
 from avsync_cli.passages import Chooser
 from avsync_cli.pictures import Picture
 from avsync_cli.places import open_places
+from avsync_cli.precision import choose_precision
 from avsync_cli.report import PassageReport, Report
 from avsync_cli.sound import Heard, Sound, cut_sound
 from avsync_cli.speakers import AUTO, parse_speaker
@@ -32,6 +33,7 @@ from avsync_cli.spec import (
     VIDEO_FPS,
     WHOLE_S,
     Tolerance,
+    Wanted,
     parse_tolerance,
 )
 from avsync_cli.timing import first_tick_from
@@ -75,13 +77,16 @@ class _Seen:
     decoded_pictures: int
 
 
-def load_engine(model: str | Path | None = None, *, threads: int = 0) -> Engine:
-    """Load the student (the bundled one by default) and the face models. Raises ModelError.
+def load_engine(model: str | Path | None = None, *, threads: int = 0, precision: Wanted = "auto") -> Engine:
+    """Load the student (the bundled one by default) and the face models. Raises ModelError or ConfigError.
 
-    `threads` 0 uses every core this process may run on.
+    `threads` 0 uses every core this process may run on; `precision` is that of the student (see
+    `choose_precision`).
     """
-    threads = threads or _cores()
-    return Engine(load_student(model, threads=threads), FaceModels(threads=threads), threads)
+    threads = threads or count_cores()
+    chosen = choose_precision(precision, model)
+    student = load_student(model, threads=threads, precision=chosen)
+    return Engine(student, FaceModels(threads=threads), threads)
 
 
 def check_file(
@@ -92,6 +97,7 @@ def check_file(
     audio_stream: int | None = None,
     model: str | Path | None = None,
     threads: int = 0,
+    precision: Wanted = "auto",
     engine: Engine | None = None,
     start_s: float = 0.0,
     end_s: float | None = None,
@@ -112,14 +118,14 @@ def check_file(
     answer that cannot be given is a report with status "undetermined" and a reason.
     """
     limits = parse_tolerance(tolerance)
-    if engine is not None and (model is not None or threads):
-        raise ConfigError("model and threads belong to the engine: give either an engine or these")
+    if engine is not None and (model is not None or threads or precision != "auto"):
+        raise ConfigError("model, threads and precision belong to the engine: give either an engine or these")
     if audio is not None and audio_stream is not None:
         raise ConfigError("audio and audio_stream are two sounds to check against: give one of them")
     refuse_no_part(start_s, end_s)
     _refuse_no_timeline(range_frames, every_s)
     speaker = parse_speaker(str(speaker))
-    engine = engine or load_engine(model, threads=threads)
+    engine = engine or load_engine(model, threads=threads, precision=precision)
     calibration = engine.student.calibration
     if calibration is None:
         raise ModelError(f"{engine.student.name}: not calibrated, so it cannot say how sure it is")
@@ -221,10 +227,3 @@ def _is_enough(looks: list[Look], calibration: Calibration) -> bool:
     return len(speaking) >= MIN_PASSAGES and is_enough(
         judge_looks(looks, calibration).verdict.answer, speaking
     )
-
-
-def _cores() -> int:
-    """The cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -14,6 +14,7 @@ import typer
 
 from avsync_cli import __version__
 from avsync_cli.batch.command import scan
+from avsync_cli.device import bench, doctor
 from avsync_cli.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
@@ -29,6 +30,7 @@ from avsync_cli.spec import (
     MAX_RANGE_FRAMES,
     RANGE_FRAMES,
     TOLERANCES,
+    Wanted,
     parse_tolerance,
 )
 
@@ -93,6 +95,12 @@ def check(
         Path | None, typer.Option(help="Folder of another student than the bundled one.")
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses every core.")] = 0,
+    precision: Annotated[
+        Wanted,
+        typer.Option(
+            help="Arithmetic of the student; auto: int8 where it has that and the CPU is fast at it."
+        ),
+    ] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the verdict.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print every face and the timings.")
@@ -109,7 +117,7 @@ def check(
     if audio is not None and len(videos) > 1:
         raise ConfigError("--audio goes with one video, not with several")
     limits = parse_tolerance(tolerance)
-    engine = load_engine(model, threads=threads)
+    engine = load_engine(model, threads=threads, precision=precision)
     check_one = partial(
         check_file,
         audio=audio,
@@ -136,6 +144,8 @@ def check(
 
 
 app.command()(scan)
+app.command()(doctor)
+app.command()(bench)
 
 
 def _check_or_report(video: Path, check_one: "Callable[[Path], Report]", limits: "Tolerance") -> "Report":

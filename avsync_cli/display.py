@@ -37,7 +37,8 @@ def print_report(
             f"  [dim]{'seconds':<11}[/]{stages}, score {timings.score:.2f}, total {timings.total:.2f}"
         )
         if report.model is not None:
-            console.print(f"  [dim]{'model':<11}[/]{escape(report.model.name)} {report.model.sha256[:12]}")
+            identity = f"{report.model.name} {report.model.sha256[:12]}, {report.model.precision}"
+            console.print(f"  [dim]{'model':<11}[/]{escape(identity)}")
 
 
 def _details(report: Report, audio: str | None) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeAlias
 
 import cv2
@@ -23,6 +24,7 @@ Floats: TypeAlias = NDArray[np.float32]
 ASSETS = Path(__file__).parent / "assets"
 DETECTOR_FILE = "face_detector.onnx"
 MESH_FILE = "face_mesh.onnx"
+ANSWERS_FILE = "face_models.json"  # what `known_answer` compares with, for each of them
 
 DETECTOR_SIDE = 128  # pixels of the square input
 ANCHOR_LAYERS = ((8, 2), (16, 6))  # stride in input pixels, anchors at each place
@@ -31,6 +33,12 @@ NMS_IOU = 0.3
 
 MESH_SIDE = 192  # pixels of the square input
 MESH_POINTS = 468
+FACE_INPUTS = MappingProxyType(  # of each file, with their shapes after the first axis
+    {
+        DETECTOR_FILE: {"image": [3, DETECTOR_SIDE, DETECTOR_SIDE]},
+        MESH_FILE: {"image": [3, MESH_SIDE, MESH_SIDE]},
+    }
+)
 RIGHT_EYE_POINT, LEFT_EYE_POINT = 33, 263  # outer corners, which give the angle while tracking
 ROI_SCALE = 1.5  # square region over the longer side of the face's box
 
@@ -70,11 +78,9 @@ class FaceModels:
     """Both models, loaded once and run on pictures of any size."""
 
     def __init__(self, *, threads: int = 1, assets: Path = ASSETS) -> None:
-        self._detector = open_session(
-            assets / DETECTOR_FILE, threads=threads, inputs={"image": [3, DETECTOR_SIDE, DETECTOR_SIDE]}
-        )
-        self._mesh = open_session(
-            assets / MESH_FILE, threads=threads, inputs={"image": [3, MESH_SIDE, MESH_SIDE]}
+        self._detector, self._mesh = (
+            open_session(assets / file, threads=threads, inputs=FACE_INPUTS[file])
+            for file in (DETECTOR_FILE, MESH_FILE)
         )
         self._anchors = _anchors()
 

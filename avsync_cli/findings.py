@@ -124,7 +124,7 @@ def _report_answer(
         fps=info.fps,
         confidence=0.0 if chosen is None else chosen.confidence,
         curve=None if chosen is None else chosen.curve.tolist(),
-        model=ModelId(student.name, student.sha256),
+        model=ModelId(student.name, student.sha256, student.precision),
     )
     if reason is not None or chosen is None or chosen.lead_frames is None:
         return base

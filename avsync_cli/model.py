@@ -21,16 +21,18 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from avsync_cli import spec
+from avsync_cli.cpu import may_use_kleidiai
 from avsync_cli.errors import ModelError
 from avsync_cli.mel import MelTrack
 from avsync_cli.scan import CURVE_FEATURES
+from avsync_cli.spec import Precision
 
 DEFAULT_STUDENT = Path(__file__).parent / "assets" / "student"
 CONTRACT_FILE = "model.json"
@@ -40,7 +42,6 @@ CROPS = (spec.CROP_DEFINITION, spec.FACE_CROP_DEFINITION)  # that `tracks` can c
 _PAIR_NUMBERS = 1 << 19  # in a batch of pairs, 2 MB: larger batches are no faster on small CPUs
 
 Floats = NDArray[np.float32]
-Precision = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,16 @@ def contract() -> dict[str, Any]:
         },
         "lips": spec.LIPS_DEFINITION,
     }
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """What `model.json` says of a graph; `known_answer` is what the module of that name compares with."""
+
+    path: Path
+    sha256: str | None
+    inputs: Mapping[str, list[int]]
+    known_answer: Any
 
 
 @dataclass(frozen=True)
@@ -242,12 +253,38 @@ def precisions_of(folder: str | Path | None = None) -> tuple[Precision, ...]:
     return ("fp32", "int8")
 
 
+def describe_graphs(
+    folder: str | Path | None = None, *, precision: Precision = "fp32"
+) -> tuple[Layout, dict[str, GraphFile]]:
+    """The layout of a student, the bundled one by default, and its graphs that have a form in a precision.
+
+    Raises ModelError where `load_student` would raise it for what `model.json` says.
+    """
+    folder = Path(folder) if folder is not None else DEFAULT_STUDENT
+    declared, _ = _read_contract(folder)
+    _refuse_mismatch(folder, declared)
+    layout, entries = _read_layout(folder, declared), _entries(folder, declared, precision)
+    described = declared["graphs" if precision == "fp32" else "int8"]
+    files = {
+        graph: GraphFile(folder / file, sha256, layout.inputs()[graph], described[graph].get("known_answer"))
+        for graph, (file, sha256) in entries.items()
+        if graph in described
+    }
+    return layout, files
+
+
 def open_session(
-    path: Path, *, threads: int, inputs: Mapping[str, list[int]], sha256: str | None = None
+    path: Path,
+    *,
+    threads: int,
+    inputs: Mapping[str, list[int]],
+    sha256: str | None = None,
+    kleidiai: bool | None = None,
 ) -> ort.InferenceSession:
     """Open an ONNX graph for a CPU that others use too: given threads, none of them spinning.
 
-    `inputs` are the names that it must have, with their shapes after the first axis. Raises ModelError.
+    `inputs` are the names that it must have, with their shapes after the first axis; `kleidiai` whether it
+    may use Arm's own kernels, as `cpu.may_use_kleidiai` says by default. Raises ModelError.
     """
     try:
         data = path.read_bytes()
@@ -261,6 +298,8 @@ def open_session(
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not (may_use_kleidiai() if kleidiai is None else kleidiai):
+        options.add_session_config_entry("mlas.disable_kleidiai", "1")
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no public base class

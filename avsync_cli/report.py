@@ -15,7 +15,7 @@ from avsync_cli.errors import (
     EXIT_UNDETERMINED,
     MediaError,
 )
-from avsync_cli.spec import FRAME_MS, REPORT_SCHEMA_VERSION, Tolerance
+from avsync_cli.spec import FRAME_MS, REPORT_SCHEMA_VERSION, Precision, Tolerance
 
 Status = Literal["in_sync", "out_of_sync", "undetermined", "error"]
 Reason = Literal[
@@ -104,6 +104,7 @@ class Timings:
 class ModelId:
     name: str
     sha256: str
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Literal
 
 from avsync_cli.errors import ConfigError
 
@@ -73,6 +74,8 @@ ENOUGH_CONFIDENCE = 0.99
 # --- the artefact ------------------------------------------------------------------------------
 ARTEFACT_FORMAT = "avsync-student"
 ARTEFACT_VERSION = 2
+Precision = Literal["fp32", "int8"]  # the student's arithmetic
+Wanted = Literal["auto", "fp32", "int8"]  # and what a user may ask for
 REPORT_SCHEMA_VERSION = 1
 
 

@@ -135,5 +135,20 @@ def parity(
     raise typer.Exit(0 if found.passed else 1)
 
 
+@app.command()
+def answers(
+    student: Annotated[Path, typer.Argument(help="Folder of a student that has none.")],
+) -> None:
+    """Give a student the known answers that `avsync doctor` compares with; `onnx` does it by itself."""
+    from avsync_cli.errors import AvsyncError
+    from export.known_answers import add_known_answers
+
+    try:
+        add_known_answers(student)
+    except AvsyncError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+
+
 if __name__ == "__main__":
     app(prog_name="python -m export")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.known_answers import write_face_answers
 from export.tflite_graph import Output, convert
 
 MEDIAPIPE_VERSION = "0.10.21"  # the last release whose wheels carry the models
@@ -60,10 +61,11 @@ class WheelError(Exception):
 
 
 def export_faces(directory: Path) -> list[Path]:
-    """Write every face model into `directory`; returns the paths written."""
+    """Write every face model and their known answers into `directory`; returns the paths written."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(download_wheel(Path(scratch))) as wheel:
-        return [_export(wheel, model, directory) for model in FACE_MODELS]
+        written = [_export(wheel, model, directory) for model in FACE_MODELS]
+    return [*written, write_face_answers(directory)]
 
 
 def download_wheel(directory: Path) -> Path:

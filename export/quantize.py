@@ -21,6 +21,7 @@ from export.int8 import (
     quantize_convolutions,
     quantize_products,
 )
+from export.known_answers import add_known_answers
 from export.stretches import Stretch, Stretches, draw_stretches, inputs_of
 from export.student import made_whole, write_contract, write_graph
 from training.cache import MANIFEST, sha256_of
@@ -80,6 +81,7 @@ def quantize_student(
             }
         write_contract(made, declared)
         load_student(made, precision="int8" if declared["int8"] else "fp32")
+        add_known_answers(made)
     return Quantized(folder, tuple(declared["int8"]), taken, drift)
 
 

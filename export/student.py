@@ -22,6 +22,7 @@ from avsync_cli.errors import ConfigError
 from avsync_cli.model import CONTRACT_FILE, contract, load_student
 from avsync_cli.spec import LIP_NUMBERS, MEL_BINS, WINDOW_FRAMES, WINDOW_MEL_STEPS
 from export.graphs import Graphs, make_graphs
+from export.known_answers import add_known_answers
 from export.trained import Trained
 
 OPSET = 18
@@ -45,6 +46,7 @@ def export_student(
         }
         write_contract(made, declared)
         load_student(made)  # what cannot be loaded is not put in place
+        add_known_answers(made)
     return folder
 
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from avsync_cli.faces import ASSETS, DETECTOR_FILE, MESH_FILE
+from avsync_cli.faces import ANSWERS_FILE, ASSETS, DETECTOR_FILE, MESH_FILE
 
 SHAPES = {
     DETECTOR_FILE: {"image": ["N", 3, 128, 128], "boxes": ["N", 896, 16], "logits": ["N", 896]},
@@ -71,4 +71,4 @@ def test_exporter_reproduces_the_assets(tmp_path: Path) -> None:
     faces = pytest.importorskip("export.faces", exc_type=ImportError)
     for written in faces.export_faces(tmp_path):
         assert written.read_bytes() == (ASSETS / written.name).read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SHAPES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*SHAPES, ANSWERS_FILE])

@@ -182,4 +182,4 @@ def _outcome(name: str, clip: Clip, answered: Answered, expected: float, within:
 @remember
 def _engine(student: Path | None) -> Engine:
     """One engine for each worker process."""
-    return load_engine(student, threads=1)
+    return load_engine(student, threads=1, precision="fp32")  # the same on every machine

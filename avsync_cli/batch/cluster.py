@@ -20,6 +20,7 @@ from avsync_cli.batch.worker import Settings
 from avsync_cli.batch.workers import Answer, Worker
 from avsync_cli.errors import AvsyncError, ConfigError, ScanError
 from avsync_cli.model import identify_student
+from avsync_cli.spec import Precision
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -34,11 +35,19 @@ _idle_lock = threading.Lock()
 class ClusterCrew:
     """The workers of a cluster; a context that takes back what it asked for."""
 
-    def __init__(self, address: str, settings: Settings, *, model: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        settings: Settings,
+        *,
+        model: str | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
         """`model` is the folder of the student, for all machines. Raises ConfigError where the extra is
         missing or no scheduler answers.
         """
-        self._address, self._settings, self._model = address, settings, model
+        self._address, self._settings = address, settings
+        self._student = (model, precision)
         self._compared = False
         self._client = _connect(address)
         self._asked: dict[str, tuple[Item, Future]] = {}
@@ -99,9 +108,9 @@ class ClusterCrew:
 
     def _compare_machines(self) -> None:
         """Raises ConfigError naming a machine that would answer with another version or student."""
-        here = describe_here(self._model)
+        here = describe_here(*self._student)
         try:
-            told = self._client.run(describe_here, self._model, on_error="return")
+            told = self._client.run(describe_here, *self._student, on_error="return")
         except Exception as error:  # as in `room`
             raise self._gone() from error
         self._compared = bool(told)  # else none is there yet
@@ -138,9 +147,9 @@ class ClusterCrew:
         return ScanError(f"{self._address}: the scheduler is gone; --resume goes on when it is back")
 
 
-def describe_here(model: str | None) -> str:
+def describe_here(model: str | None, precision: Precision = "fp32") -> str:
     """The version of avsync and the student on this machine."""
-    student = identify_student(model)
+    student = identify_student(model, precision=precision)
     return f"avsync {__version__} with {student[0]} {student[1][:12]}"
 
 

@@ -8,7 +8,7 @@ import typer
 
 from avsync_cli.batch.limits import DEFAULT_COPY_MB, DEFAULT_MEMORY_MB
 from avsync_cli.errors import EXIT_IN_SYNC, EXIT_INTERRUPTED, EXIT_MEDIA, ConfigError, complain
-from avsync_cli.spec import DEFAULT_TOLERANCE
+from avsync_cli.spec import DEFAULT_TOLERANCE, Wanted
 
 
 def scan(
@@ -36,6 +36,7 @@ def scan(
     model: Annotated[
         Path | None, typer.Option(help="Folder of another student than the bundled one.")
     ] = None,
+    precision: Annotated[Wanted, typer.Option(help="Arithmetic of the student, as for check.")] = "auto",
     jobs: Annotated[
         str, typer.Option(help="Videos checked at once, one core each; auto: what cores and memory allow.")
     ] = "auto",
@@ -86,6 +87,7 @@ def scan(
         tolerance=tolerance,
         full=full,
         model=model,
+        precision=precision,
         jobs=_parse_jobs(jobs),
         timeout_s=timeout,
         cpu_s=cpu_time,

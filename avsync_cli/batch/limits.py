@@ -37,11 +37,16 @@ def count_jobs(memory_bytes: int, cgroup: Path = _CGROUP) -> int:
 
     `cgroup` is the folder in which the kernel tells what this container may use.
     """
+    return max(1, min(count_cores(cgroup), free_memory_bytes(cgroup) // memory_bytes))
+
+
+def count_cores(cgroup: Path = _CGROUP) -> int:
+    """The cores this process may run on, and no more than its container's share amounts to."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _first_line(cgroup / "cpu.max").split()  # "150000 100000": 1.5 cores
     if len(quota) == 2 and quota[0].isdigit():
         cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
-    return max(1, min(cores, free_memory_bytes(cgroup) // memory_bytes))
+    return max(1, cores)
 
 
 def resident_bytes(pid: int) -> int:

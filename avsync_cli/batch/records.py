@@ -1,7 +1,7 @@
 """A file of a scan, and the line that answers for it: the report of `check --json` and what it belongs to."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from avsync_cli.errors import EXIT_BUG, AvsyncError, ModelError
@@ -77,7 +77,7 @@ def make_record(
             limits_ms=(limits.latest_ms, limits.earliest_ms),
         )
         answer = report.to_json() | {"reason": answer.reason}
-    identity = {"name": model.name, "sha256": model.sha256}
+    identity = asdict(model)
     if answer["model"] not in (None, identity):
         raise ModelError(f"{item.file}: was checked with another model than {model.name} {model.sha256[:12]}")
     keys = {"file": item.file, "path": item.path, "size": item.size, "mtime": item.mtime}

@@ -20,8 +20,9 @@ from avsync_cli.batch.worker import Loader, Settings, load_checker
 from avsync_cli.batch.workers import Answer, Crew, LocalCrew
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import identify_student
+from avsync_cli.precision import choose_precision
 from avsync_cli.report import ModelId
-from avsync_cli.spec import DEFAULT_TOLERANCE, Tolerance, parse_tolerance
+from avsync_cli.spec import DEFAULT_TOLERANCE, Precision, Tolerance, Wanted, parse_tolerance
 
 if TYPE_CHECKING:
     from avsync_cli.batch.cluster import ClusterCrew
@@ -63,6 +64,7 @@ def scan_files(
     tolerance: str | Tolerance = DEFAULT_TOLERANCE,
     full: bool = False,
     model: str | Path | None = None,
+    precision: Wanted = "auto",
     jobs: int = 0,
     timeout_s: float | None = None,
     cpu_s: float | None = None,
@@ -89,9 +91,10 @@ def scan_files(
     if scheduler is not None and jobs:
         raise ConfigError("--jobs is for this machine; with --scheduler the cluster's threads count")
     folder = None if model is None else str(Path(model).resolve())
-    identity = ModelId(*identify_student(model))
+    chosen = choose_precision(precision, model)  # here, for all machines: their answers are to be alike
+    identity = ModelId(*identify_student(model, precision=chosen), chosen)
     settings = Settings(
-        load=load or partial(load_checker, folder, limits, full),
+        load=load or partial(load_checker, folder, limits, full, chosen),
         tolerance=limits,
         timeout_s=timeout_s,
         cpu_s=cpu_s,
@@ -101,7 +104,7 @@ def scan_files(
     own = frozenset(str(Path(path).resolve()) for path in (results, *outputs))
     with (
         open_journal(results, limits=limits, full=full, resume=resume or retry_errors) as journal,
-        _hire(settings, scheduler, jobs or count_jobs(settings.memory_bytes), folder) as crew,
+        _hire(settings, scheduler, jobs or count_jobs(settings.memory_bytes), folder, chosen) as crew,
     ):
         found = find_files(sources, Filter(tuple(include), tuple(exclude), own))
         with Progress(len(found.items), shown=show_progress) as progress, _interruptible() as interrupt:
@@ -190,13 +193,13 @@ def _if_unchanged(item: Item, answer: Answer) -> Answer:
 
 
 def _hire(
-    settings: Settings, scheduler: str | None, jobs: int, model: str | None
+    settings: Settings, scheduler: str | None, jobs: int, model: str | None, precision: Precision
 ) -> "LocalCrew | ClusterCrew":
     if scheduler is None:
         return LocalCrew(settings, jobs=jobs)
     from avsync_cli.batch.cluster import ClusterCrew
 
-    return ClusterCrew(scheduler, settings, model=model)
+    return ClusterCrew(scheduler, settings, model=model, precision=precision)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from avsync_cli.batch.records import FailureReason, FileError, Item
 from avsync_cli.batch.remote import copy_address, is_address
 from avsync_cli.errors import AvsyncError, MediaError
 from avsync_cli.report import Report, error_report
-from avsync_cli.spec import Tolerance
+from avsync_cli.spec import Tolerance, Wanted
 
 Checker = Callable[[Path], Report]
 Loader = Callable[[], Checker]  # run once in each worker; must be importable there, as all that is pickled
@@ -50,7 +50,7 @@ class Settings:
     copy_bytes: int = limits.DEFAULT_COPY_MB * limits.MB
 
 
-def load_checker(model: str | None, tolerance: Tolerance, full: bool) -> Checker:
+def load_checker(model: str | None, tolerance: Tolerance, full: bool, precision: Wanted = "auto") -> Checker:
     """The checker of `avsync check`, on one thread. Raises ModelError."""
     import cv2
 
@@ -58,7 +58,7 @@ def load_checker(model: str | None, tolerance: Tolerance, full: bool) -> Checker
     from avsync_cli.errors import ModelError
 
     cv2.setNumThreads(1)
-    engine = load_engine(model, threads=1)
+    engine = load_engine(model, threads=1, precision=precision)
     if engine.student.calibration is None:
         raise ModelError(f"{engine.student.name}: not calibrated, so it cannot say how sure it is")
     return partial(check_file, tolerance=tolerance, full=full, engine=engine)

@@ -1,0 +1,15 @@
+"""64-bit ARM, emulated: the same answers as here. Takes minutes, root and Debian's mirror."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "aarch64" / "compare.py"
+
+
+@pytest.mark.aarch64
+def test_arm_computes_what_this_machine_computes():
+    result = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
