@@ -9,7 +9,18 @@ from avsync_cli.errors import ConfigError, MediaError
 from avsync_cli.media import open_media
 from training.corpus import Clip
 from training.evaluate import count_outcomes, evaluate, markdown, write_result
-from training.measures import Answered, Outcome, group_of, halves, judge, shifts, truth
+from training.measures import (
+    Answered,
+    Outcome,
+    audited,
+    group_of,
+    halves,
+    judge,
+    mismatched,
+    other_clip,
+    shifts,
+    truth,
+)
 from training.shift import shift_audio
 
 CLICKS_S = (0.5, 1.1, 1.6)
@@ -54,7 +65,7 @@ def test_a_file_that_is_none_is_refused(tmp_path):
 
 
 def clip_of(path, *, seconds=4.0, lead=None):
-    return Clip(f"wild/{path.name}", "val", "made", False, seconds, 0.0, lead)
+    return Clip(f"wild/{path.name}", "val", "made", False, seconds, 48_000, lead or 0.0, lead)
 
 
 @pytest.mark.slow
@@ -65,6 +76,14 @@ def test_measures_of_a_talking_head(heads, engine, lead_ms):
     assert [outcome.result for outcome in told] == ["right"]
     wrong = truth(clip_of(path, lead=lead_ms / 40 + 5), path, engine)
     assert [outcome.result for outcome in wrong] == ["wrong"]
+    assert [o.result for o in audited(clip_of(path, lead=lead_ms / 40), path, engine)] == ["right"] * 2
+    off = audited(clip_of(path, lead=lead_ms / 40 - 3), path, engine)  # as if 120 ms early
+    assert [(o.measure, o.result) for o in off] == [("audited", "wrong"), ("alarms", "wrong")]
+    own, other = (
+        mismatched(clip_of(path), path, engine, sound)[0].result for sound in (heads[0], heads[lead_ms])
+    )
+    assert own == "wrong"  # the sound is in sync, and so it is said
+    assert other == ("right" if lead_ms else "wrong")
     assert halves(clip_of(path), path, engine)[0].result in ("right", "refused")
     moved = shifts(clip_of(path), path, engine)
     assert len(moved) == 6
@@ -81,10 +100,23 @@ def test_judging():
     assert judge(Answered(-1.1, None), 0.0, 1.0) == "wrong"
 
 
+def plain_clip(file, seconds, source="s"):
+    return Clip(file, "val", source, False, seconds, 48_000, 0.0, None)
+
+
 def test_groups_leave_short_clips_out():
-    assert group_of(Clip("broadcast/a.mp4", "val", "s", False, 1.2, 0, -0.5)) == "broadcast"
-    assert group_of(Clip("wild/a.mp4", "val", "s", False, 1.4, 0, None)) is None
-    assert group_of(Clip("wild/a.mp4", "val", "s", False, 2.0, 0, None)) == "wild, 2 s or more"
+    assert group_of(plain_clip("broadcast/a.mp4", 1.2)) == "broadcast"
+    assert group_of(plain_clip("wild/a.mp4", 1.4)) is None
+    assert group_of(plain_clip("wild/a.mp4", 2.0)) == "wild, 2 to 4 s"
+    assert group_of(plain_clip("wild/a.mp4", 4.0)) == "wild, 4 s or more"
+
+
+def test_mismatched_sound_comes_from_another_source_and_is_long_enough():
+    clips = [plain_clip("a", 2), plain_clip("b", 9), plain_clip("c", 3, "t"), plain_clip("d", 5, "t")]
+    assert other_clip(clips[0], clips) == clips[2]
+    assert other_clip(clips[3], clips) == clips[1]
+    assert other_clip(clips[1], clips) == clips[2]  # none is as long
+    assert other_clip(clips[0], clips[:2]) is None
 
 
 def test_tables_count_and_say_percentages():

@@ -164,7 +164,9 @@ def evaluate(
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache folder, for the protocol.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Corpus folder, for the other measures.")] = None,
-    measures: Annotated[str, typer.Option(help="Any of the four.")] = "protocol,truth,halves,shifts",
+    measures: Annotated[
+        str, typer.Option(help="Any of these.")
+    ] = "protocol,truth,audited,halves,shifts,mismatched",
     split: Annotated[str, typer.Option(help="Which clips.")] = "val",
     only: Annotated[
         list[str] | None, typer.Option(help="Only files whose path begins so; may be repeated.")

@@ -1,4 +1,4 @@
-"""`python -m training evaluate`: the paper's protocol and three measures of the whole tool."""
+"""`python -m training evaluate`: the paper's protocol and measures of the whole tool."""
 
 import json
 import os

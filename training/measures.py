@@ -1,19 +1,24 @@
-"""Three measures of the whole tool through real files: truth, halves and shifts.
+"""Measures of the whole tool through real files.
 
-Each gives outcomes: right, refused (the tool says that it cannot tell) or wrong.
+*Truth* is the lead that a source's clips share, *audited* that of the single clip by the audit; *alarms* are
+clips that would be said to be out of sync although their audited offset was taken out; *halves* of a clip
+agree; *shifts* move the answer; *mismatched* sound of another clip is not in sync. Outcomes are right,
+refused (the tool says that it cannot tell) or wrong.
 """
 
 import multiprocessing
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache as remember
 from pathlib import Path
 from typing import Literal
 
 from avsync_cli.check import Engine, check_file, load_engine
 from avsync_cli.errors import AvsyncError
+from avsync_cli.spec import DEFAULT_TOLERANCE, TOLERANCES
+from avsync_cli.timing import lead_ms
 from training.corpus import Clip
 from training.progress import Progress
 from training.shift import shift_audio
@@ -25,6 +30,7 @@ HALVES_WITHIN_FRAMES = 1.0
 SHIFTS_WITHIN_FRAMES = 0.5
 SHIFTS_FRAMES = (-12, -7, -3, 3, 7, 12)
 MIN_HALF_S = 2.0
+LONG_S = 4.0
 MIN_OTHER_S = 2.0  # sources other than broadcast are judged on clips of at least this length
 
 
@@ -56,7 +62,9 @@ def group_of(clip: Clip) -> str | None:
     """The group a clip is counted in; None for clips that are too short to be judged."""
     if clip.domain == "broadcast":
         return "broadcast"
-    return f"{clip.domain}, 2 s or more" if clip.seconds >= MIN_OTHER_S else None
+    if clip.seconds >= LONG_S:
+        return f"{clip.domain}, 4 s or more"
+    return f"{clip.domain}, 2 to 4 s" if clip.seconds >= MIN_OTHER_S else None
 
 
 def measure(
@@ -72,7 +80,9 @@ def measure(
     outcomes: list[Outcome] = []
     progress = Progress("measure", len(asked), unit="questions")
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool, progress:
-        waiting = [pool.submit(_ask, name, clip, corpus, student) for name, clip in asked]
+        waiting = [
+            pool.submit(_ask, name, clip, corpus, student, other_clip(clip, clips)) for name, clip in asked
+        ]
         for future in as_completed(waiting):
             outcomes += future.result()
             progress.advance(1)
@@ -85,7 +95,39 @@ def judge(answered: Answered, expected_frames: float, within_frames: float) -> R
     return "right" if abs(answered.lead_frames - expected_frames) <= within_frames else "wrong"
 
 
-def truth(clip: Clip, path: Path, engine: Engine) -> list[Outcome]:
+def other_clip(clip: Clip, clips: list[Clip]) -> Clip | None:
+    """The clip of another source whose sound `clip` is given: the next that is as long, if there is one."""
+    others = sorted((c for c in clips if c.source != clip.source), key=lambda other: other.file)
+    long_enough = [other for other in others if other.seconds >= clip.seconds]
+    after = [other for other in long_enough if other.file > clip.file]
+    return next(iter(after + long_enough + others), None)
+
+
+def audited(clip: Clip, path: Path, engine: Engine, _sound: Path | None = None) -> list[Outcome]:
+    """The reported lead against the audit's, and whether the clip in sync would be said to be out of it."""
+    answered = _answer(path, engine)
+    told = _outcome("audited", clip, answered, clip.lead_frames, TRUTH_WITHIN_FRAMES)
+    result: Result = "refused"
+    if answered.lead_frames is not None:
+        limits = TOLERANCES[DEFAULT_TOLERANCE]
+        level = limits.contains(lead_ms(answered.lead_frames - clip.lead_frames))
+        result = "right" if level else "wrong"
+    return [told, replace(told, measure="alarms", result=result)]
+
+
+def mismatched(clip: Clip, path: Path, engine: Engine, sound: Path | None) -> list[Outcome]:
+    """A clip with another's sound: wrong where it is said to be in sync."""
+    if sound is None:
+        return []
+    answered = _answer(path, engine, audio=sound)
+    result: Result = "refused"
+    if answered.lead_frames is not None:
+        level = TOLERANCES[DEFAULT_TOLERANCE].contains(lead_ms(answered.lead_frames))
+        result = "wrong" if level else "right"
+    return [replace(_outcome("mismatched", clip, answered, 0.0, 0.0), expected_frames=None, result=result)]
+
+
+def truth(clip: Clip, path: Path, engine: Engine, _sound: Path | None = None) -> list[Outcome]:
     """The reported lead against the one that the clip's source shares."""
     expected = clip.source_lead_frames
     if expected is None:
@@ -94,7 +136,7 @@ def truth(clip: Clip, path: Path, engine: Engine) -> list[Outcome]:
     return [_outcome("truth", clip, answered, expected, TRUTH_WITHIN_FRAMES)]
 
 
-def halves(clip: Clip, path: Path, engine: Engine) -> list[Outcome]:
+def halves(clip: Clip, path: Path, engine: Engine, _sound: Path | None = None) -> list[Outcome]:
     """Two halves of one clip, disjoint in their pictures, must agree; the sound beside them is shared."""
     middle_s = clip.seconds / 2
     first = _answer(path, engine, end_s=middle_s)
@@ -104,7 +146,7 @@ def halves(clip: Clip, path: Path, engine: Engine) -> list[Outcome]:
     return [_outcome("halves", clip, second, first.lead_frames, HALVES_WITHIN_FRAMES)]
 
 
-def shifts(clip: Clip, path: Path, engine: Engine) -> list[Outcome]:
+def shifts(clip: Clip, path: Path, engine: Engine, _sound: Path | None = None) -> list[Outcome]:
     """Sound moved inside the file by k frames must move the reported lead by -k."""
     base = _answer(path, engine)
     outcomes = []
@@ -123,7 +165,7 @@ def shifts(clip: Clip, path: Path, engine: Engine) -> list[Outcome]:
 class Measure:
     """What is asked of a clip, and of which clips."""
 
-    ask: Callable[[Clip, Path, Engine], list[Outcome]]
+    ask: Callable[[Clip, Path, Engine, Path | None], list[Outcome]]  # the last: another clip, for its sound
     applies: Callable[[Clip], bool]
 
 
@@ -143,16 +185,26 @@ MEASURES = {
     "truth": Measure(truth, _has_truth),
     "halves": Measure(halves, _has_halves),
     "shifts": Measure(shifts, _any),
+    "audited": Measure(audited, _any),
+    "mismatched": Measure(mismatched, _any),
 }
 
 
-def _ask(name: str, clip: Clip, corpus: Path, student: Path | None) -> list[Outcome]:
-    return MEASURES[name].ask(clip, corpus / clip.file, _engine(student))
+def _ask(name: str, clip: Clip, corpus: Path, student: Path | None, other: Clip | None) -> list[Outcome]:
+    sound = None if other is None else corpus / other.file
+    return MEASURES[name].ask(clip, corpus / clip.file, _engine(student), sound)
 
 
-def _answer(path: Path, engine: Engine, *, start_s: float = 0.0, end_s: float | None = None) -> Answered:
+def _answer(
+    path: Path,
+    engine: Engine,
+    *,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    audio: Path | None = None,
+) -> Answered:
     try:
-        report = check_file(path, engine=engine, start_s=start_s, end_s=end_s)
+        report = check_file(path, engine=engine, start_s=start_s, end_s=end_s, audio=audio)
     except AvsyncError as error:
         return Answered(None, str(error))
     if report.reason is not None:
