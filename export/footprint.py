@@ -17,8 +17,9 @@ import numpy as np
 
 from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack
-from avsync_cli.model import Precision, load_student
+from avsync_cli.model import load_student
 from avsync_cli.scan import score_offsets
+from avsync_cli.spec import Precision
 from training.cache import read_manifest, read_parts, unpack_parts
 
 FRAMES = 40  # of a clip, that are scanned

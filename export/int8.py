@@ -1,4 +1,4 @@
-"""Graphs in 8 bits: convolutions with calibrated scales, matrix products with scales made as they run.
+"""Graphs in 8 bits: encoders with calibrated scales, pair scorers with scales made as they run.
 
 Weights take 7 of their 8 bits. On x86 CPUs without dot-product instructions two products of full 8-bit
 numbers are added up in 16 bits and cut off there without notice: the numbers would depend on the CPU.
@@ -43,8 +43,9 @@ def has_products(path: Path) -> bool:
     return any(node.op_type in _PRODUCTS for node in onnx.load(path).graph.node)
 
 
-def quantize_convolutions(path: Path, inputs: list[Inputs], *, method: Method) -> onnx.ModelProto:
-    """A graph whose convolutions run in int8: u8 activations and s8 weights by channel, QDQ.
+def quantize_encoder(path: Path, inputs: list[Inputs], *, method: Method) -> onnx.ModelProto:
+    """A graph whose convolutions and products with constants run in int8: u8 activations and s8 weights by
+    channel, QDQ.
 
     Ranges of activations are those of the given inputs, by the method. Convolutions of 1 x 1 stay as they
     are: in the published networks they are the last, and tokens whose channel 0 is 0 lose their position.
@@ -57,7 +58,7 @@ def quantize_convolutions(path: Path, inputs: list[Inputs], *, method: Method) -
             made,
             _Reader(inputs),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
+            op_types_to_quantize=["Conv", *_PRODUCTS],
             nodes_to_exclude=_single_places(prepared),
             per_channel=True,
             reduce_range=True,

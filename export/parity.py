@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from avsync_cli.errors import ConfigError
-from avsync_cli.model import CONTRACT_FILE, Precision, load_student, precisions_of
+from avsync_cli.model import CONTRACT_FILE, load_student, precisions_of
 from avsync_cli.scan import LEADS_FRAMES, average_curve
-from avsync_cli.spec import FACE_CROP_DEFINITION
+from avsync_cli.spec import FACE_CROP_DEFINITION, Precision
 from export.footprint import Footprint, measure_net, measure_student
 from export.graphs import AnyNet
 from export.trained import CropName, open_trained
@@ -27,8 +27,8 @@ from training.progress import Progress
 from training.protocol import mean_accuracies
 from training.recipe import Pixels
 from training.token_match import TokenMatchNet
-from training.tokens import network_encoders
-from training.validate import score_clip, student_encoders, torch_encoders
+from training.tokens import match_encoders, network_encoders
+from training.validate import score_clip, student_encoders
 
 MAX_FP32_DRIFT = 1e-4  # of a score, against torch
 MAX_LOST_POINTS = 0.5  # of int8's accuracy at K=15, against fp32
@@ -136,9 +136,7 @@ def open_scorer(
 ) -> Scorer:
     """Scores of clips by a checkpoint's network in torch. Raises ConfigError or ModelError."""
     net: AnyNet = open_trained(checkpoint, network=network, pixels=pixels, crop=crop).net
-    if isinstance(net, TokenMatchNet):
-        return lambda clip, frames: net.score_clip(clip, max_frames=frames)
-    encoders = torch_encoders(net) if isinstance(net, MatchNet) else network_encoders(net)
+    encoders = match_encoders(net) if isinstance(net, MatchNet | TokenMatchNet) else network_encoders(net)
     return lambda clip, frames: score_clip(clip, encoders, max_frames=frames)
 
 

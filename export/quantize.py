@@ -18,7 +18,7 @@ from export.int8 import (
     Method,
     has_convolutions,
     has_products,
-    quantize_convolutions,
+    quantize_encoder,
     quantize_products,
 )
 from export.known_answers import add_known_answers
@@ -140,7 +140,7 @@ def _quantize_encoders(
             entries = {}
             for graph in encoders:
                 path = made / declared["graphs"][graph]["file"]
-                model = quantize_convolutions(path, inputs[graph], method=name)
+                model = quantize_encoder(path, inputs[graph], method=name)
                 entries[graph] = write_graph(model, candidate / f"{graph}.int8.onnx")
             write_contract(candidate, declared | {"int8": entries})
             student = load_student(candidate, precision="int8")

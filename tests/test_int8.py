@@ -13,7 +13,7 @@ from avsync_cli.errors import ConfigError
 from avsync_cli.model import Layout
 from avsync_cli.spec import CROP_DEFINITION, FACE_CROP_DEFINITION
 from export.half import store_in_half
-from export.int8 import quantize_convolutions, quantize_products
+from export.int8 import quantize_encoder, quantize_products
 from export.stretches import draw_stretches
 from training.cache import read_manifest
 
@@ -76,7 +76,7 @@ def convolutions(tmp_path_factory):
 def test_convolutions_take_u8_activations_and_s8_weights_by_channel(convolutions, method):
     rng = np.random.default_rng(1)
     pictures = [{"picture": rng.standard_normal((4, 2, 8, 8), np.float32)} for _ in range(5)]
-    model = quantize_convolutions(convolutions, pictures[:4], method=method)
+    model = quantize_encoder(convolutions, pictures[:4], method=method)
     operators, constants = operators_of(model), constants_of(model)
     assert not FOREIGN & operators.keys()
     assert [entry.domain for entry in model.opset_import] == [""]

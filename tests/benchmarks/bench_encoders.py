@@ -23,7 +23,7 @@ import torch
 from colour_cache import make_colour_cache
 from synthetic_cache import make_cache
 
-from avsync_cli.model import Precision, Student, load_student, open_session
+from avsync_cli.model import Student, load_student, open_session
 from avsync_cli.spec import (
     CANDIDATES,
     CROP_DEFINITION,
@@ -33,6 +33,7 @@ from avsync_cli.spec import (
     MEL_BINS,
     WINDOW_FRAMES,
     WINDOW_MEL_STEPS,
+    Precision,
 )
 from export.graphs import AnyNet
 from export.quantize import quantize_student
