@@ -79,8 +79,12 @@ def test_a_clip_without_a_peak_gets_its_groups_correction():
     rng = np.random.default_rng(0)
     estimates = [estimate_lead(entry(f"wild/{n}"), parabolas(1.0, 100, noise=0.5, rng=rng)) for n in range(9)]
     estimates.append(estimate_lead(entry("wild/mute"), np.full((100, 31), np.nan, np.float32)))
+    estimates.append(estimate_lead(entry("wild/music"), np.full((120, 31), np.nan, np.float32)))
     found = correct_clips(estimates, {e.clip.file: RATE for e in estimates})
     assert found["wild/mute"].advance_ms == pytest.approx(40, abs=4)
+    assert found["wild/mute"].keep
+    assert not found["wild/music"].keep  # long enough to tell
+    assert sum(c.keep for c in found.values()) == 10
 
 
 def test_television_of_each_sample_rate_has_its_own_zero():

@@ -26,6 +26,7 @@ MIN_GROUP_CLIPS = 8  # smaller groups are judged with their domain's other small
 FAR_FRAMES = 2.5  # from the group's median: a wrong peak, unless the clip's parts agree on it
 AGREE_FRAMES = 1.0  # parts of a clip this close to each other name the same peak
 MIN_PART_WINDOWS = 50  # of a half whose word counts against its whole group
+NO_OFFSET = "no offset that its halves agree on: another's voice, music, or a still mouth"
 ANCHORS = ("lab", "broadcast")  # their recording is the most careful
 _PARTS = 2  # that a clip is judged in
 
@@ -162,13 +163,19 @@ def _correct_group(members: list[Estimate]) -> dict[str, Correction]:
 
 
 def _correct_one(member: Estimate, centre: float, own: float, variance: float, usable: bool) -> Correction:
-    """The group's lead, and as much of the clip's distance from it as is not its error."""
+    """The group's lead, and as much of the clip's distance from it as is not its error.
+
+    A long clip without an offset to believe is left out: its face is not that of the voice.
+    """
     far = usable and abs(member.lead_frames - centre) > FAR_FRAMES
     weight = 0.0 if not usable else 1.0 if far else own / max(own + variance, 1e-9)
     lead = centre + weight * ((member.lead_frames - centre) if usable else 0.0)
+    keep = usable or member.part_windows < MIN_PART_WINDOWS
     reason = "its own" if far else "its own and its group's" if usable else "its group's"
     total = member.clip.lead_frames + lead
-    return Correction(round(total * FRAME_MS, 1), keep=True, reason=reason, confidence=weight)
+    return Correction(
+        round(total * FRAME_MS, 1), keep=keep, reason=reason if keep else NO_OFFSET, confidence=weight
+    )
 
 
 def _agrees(member: Estimate, centre: float) -> bool:
