@@ -10,7 +10,7 @@ from synthetic_cache import make_cache
 from avsync_cli.errors import ConfigError
 from training.cache import audio_path, open_cache, read_manifest, video_path
 from training.clips import Section, audio_windows, load_clips, make_batch
-from training.corpus import read_corpus
+from training.corpus import CORRECTIONS, read_corpus
 from training.prepare import prepare, prepare_clip
 
 COLUMNS = (
@@ -49,6 +49,11 @@ def test_leads_come_from_the_best_that_is_known(corpus, tmp_path):
     clips = read_corpus(corpus, corrections=audited)
     assert [clip.lead_frames for clip in clips] == [0.0, -1.5, 0.0]
     assert [clip.left_out for clip in clips] == ["two voices", None, None]
+
+
+def test_corrections_of_the_repository_are_for_its_own_corpus(corpus):
+    assert CORRECTIONS.exists()
+    assert read_corpus(corpus) == read_corpus(corpus, corrections=None)
 
 
 def test_bad_corrections_are_refused(corpus, tmp_path):

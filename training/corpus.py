@@ -52,11 +52,15 @@ class Correction:
 
 
 def read_corpus(corpus: Path, *, corrections: Path | None = CORRECTIONS) -> list[Clip]:
-    """The clips of a corpus folder. Raises ConfigError where its tables cannot be used."""
+    """The clips of a corpus folder. Raises ConfigError where its tables cannot be used.
+
+    The repository's own corrections are passed over where they know no clip of this corpus.
+    """
     audited = read_corrections(corrections) if corrections is not None and corrections.exists() else {}
     clips = [_clip(row, audited.get(row["file"])) for row in _rows(corpus / MANIFEST)]
     unknown = audited.keys() - {clip.file for clip in clips}
-    if unknown:
+    of_another_corpus = corrections == CORRECTIONS and len(unknown) == len(audited)
+    if unknown and not of_another_corpus:
         raise ConfigError(f"{corrections}: lists {sorted(unknown)[0]}, which the corpus does not have")
     return clips
 

@@ -29,6 +29,7 @@ def prepare(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many clips.")] = None,
+    corrections: Annotated[Path, typer.Option(help="Table of an audit; a corpus' own.")] = CORRECTIONS,
 ) -> None:
     """Decode clips once into a cache of crops, lip geometry and mels."""
     from training.corpus import read_corpus
@@ -37,7 +38,11 @@ def prepare(
 
     if (layout == "lrs2") != bool(lists):
         raise ConfigError("--list: needed with --layout lrs2, and only there")
-    tasks = read_lists(corpus, lists) if lists else corpus_tasks(corpus, read_corpus(corpus))
+    tasks = (
+        read_lists(corpus, lists)
+        if lists
+        else corpus_tasks(corpus, read_corpus(corpus, corrections=corrections))
+    )
     tasks = [
         task
         for task in tasks
