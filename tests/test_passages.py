@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from clips import write_clip
@@ -12,6 +13,7 @@ from talking import RATE, TalkingHead, syllables, voice
 
 from avsync_cli import check_file
 from avsync_cli.check import Engine
+from avsync_cli.errors import ConfigError
 from avsync_cli.looks import Look, Stopwatch, look_at
 from avsync_cli.media import open_media
 from avsync_cli.pictures import Picture
@@ -104,6 +106,30 @@ def test_silence_everywhere_is_no_speech_and_nobody_no_face(tmp_path, engine, pa
         report = check_file(join(tmp_path, parts, f"{name} " * 6), engine=engine)
         assert (report.status, report.reason) == ("undetermined", reason)
         assert report.looked_at_s <= 12
+
+
+def test_a_video_whose_sound_ends_early_is_looked_at_in_places(tmp_path, engine, parts):
+    """Two parts with sound, of twenty: nothing is heard in any place, and the file is not read for that."""
+    path = tmp_path / "short.mkv"
+    with av.open(str(join(tmp_path, parts, "early " * 20))) as source, av.open(str(path), "w") as cut:
+        streams = [cut.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            is_late = (
+                packet.stream.type == "audio" and packet.pts is not None and packet.time_base * packet.pts > 2
+            )
+            if packet.dts is not None and not is_late:
+                packet.stream = streams[packet.stream_index]
+                cut.mux(packet)
+    report = check_file(path, engine=engine)
+    assert (report.status, report.reason) == ("undetermined", "no_speech")
+    assert report.decoded_pictures < 25 * 40, "of 4,000"
+
+
+@pytest.mark.parametrize("start_s", [64.0, 5000.0, 1e15])
+def test_a_part_behind_the_end_is_refused(tmp_path, engine, parts, start_s):
+    path = join(tmp_path, parts, "early " * 8)
+    with pytest.raises(ConfigError, match=r"long\.mkv.* the video ends at 64\.0 s"):
+        check_file(path, engine=engine, start_s=start_s)
 
 
 @pytest.mark.slow
