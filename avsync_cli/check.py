@@ -212,7 +212,7 @@ def _look_in_places(asked: _Asked, last_s: float) -> _Seen | None:
             hear,
             engine.faces,
             first_tick_from(asked.start_s),
-            math.floor(last_s * VIDEO_FPS),
+            first_tick_from(last_s),
             range_frames=asked.range_frames,
         )
         for passage, pictures in chooser.passages():

@@ -8,13 +8,14 @@ from itertools import chain, islice
 from avsync_cli.faces import FaceModels
 from avsync_cli.pictures import Picture
 from avsync_cli.places import Places
-from avsync_cli.sound import Sound
-from avsync_cli.spec import PASSAGE_TICKS, RANGE_FRAMES, VIDEO_FPS, WHOLE_S, WINDOW_FRAMES
+from avsync_cli.sound import Sound, cut_sound
+from avsync_cli.spec import PASSAGE_TICKS, RANGE_FRAMES, SOUND_REACH_TICKS, VIDEO_FPS, WHOLE_S
 from avsync_cli.speech import speech_likeness
 
 MAX_PLACES = 32  # at which the sound is heard, and the first picture searched for a face
 _HEARD_AT_ONCE = 8  # places, of which the likeliest is looked at first
 _MIN_LIKENESS = 0.1
+_NEAR_TICKS = 20  # on either side of a passage, whose sound may still be that of its mouth
 _MAX_OTHERS = 4  # looked at all the same: the first picture may have hidden the face, or music the voice
 _MAX_RUN_UP_TICKS = 12 * VIDEO_FPS  # pictures that are only decoded, from a keyframe to a place
 
@@ -81,9 +82,10 @@ class Chooser:
         return passage
 
     def _hear_ticks(self, first_tick: int, end_tick: int) -> Passage:
-        margin = self.range_frames + WINDOW_FRAMES  # for the offsets that are scanned
+        margin = self.range_frames + SOUND_REACH_TICKS  # all that the scores depend on
         sound = self.hear(first_tick - margin, end_tick + margin)
-        return Passage(first_tick, end_tick, sound, speech_likeness(sound))
+        near = None if sound is None else cut_sound(sound, first_tick - _NEAR_TICKS, end_tick + _NEAR_TICKS)
+        return Passage(first_tick, end_tick, sound, speech_likeness(near))
 
     def _is_free(self, tick: int) -> bool:
         inside = self.first_tick <= tick <= max(self.first_tick, self.end_tick - PASSAGE_TICKS)

@@ -1,6 +1,7 @@
 """Long videos whose passages are known: what is found, and how much of them was looked at for it."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from avsync_cli.check import Engine
 from avsync_cli.errors import ConfigError
 from avsync_cli.looks import Look, Stopwatch, look_at
 from avsync_cli.media import open_media
+from avsync_cli.passages import Chooser
 from avsync_cli.pictures import Picture
+from avsync_cli.places import open_places
 from avsync_cli.sound import Heard, Hearing, Sound
 from avsync_cli.speech import speech_likeness
 
@@ -123,6 +126,46 @@ def test_a_video_whose_sound_ends_early_is_looked_at_in_places(tmp_path, engine,
     report = check_file(path, engine=engine)
     assert (report.status, report.reason) == ("undetermined", "no_speech")
     assert report.decoded_pictures < 25 * 40, "of 4,000"
+
+
+def test_a_part_ends_with_its_last_tick(tmp_path, engine, parts):
+    """As a float, 32.12 s is a little less than 803 ticks."""
+    report = check_file(join(tmp_path, parts, "early " * 5), engine=engine, start_s=30.0, end_s=32.12)
+    assert [(passage.start_s, passage.end_s) for passage in report.passages] == [(30.0, 32.12)]
+
+
+@dataclass(frozen=True)
+class NotedHearing(Heard):
+    """Sound that knows which ticks were asked for."""
+
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def sound_between(self, first_tick: int, end_tick: int) -> Sound | None:
+        self.asked.append((first_tick, end_tick))
+        return super().sound_between(first_tick, end_tick)
+
+
+@pytest.mark.parametrize("range_frames", [15, 100])
+def test_a_passage_hears_all_that_its_scores_ask_for(engine, heads, range_frames):
+    heard: list[tuple[int, int]] = []
+    with open_places(heads[0], threads=1) as places:
+
+        def hear(first_tick: int, end_tick: int) -> Sound | None:
+            heard.append((first_tick, end_tick))
+            return places.sound(first_tick, end_tick)
+
+        chooser = Chooser(places, hear, engine.faces, 10, 70, range_frames=range_frames)
+        ((passage, pictures),) = ((passage, list(pictures)) for passage, pictures in chooser.passages())
+    hearing = NotedHearing(passage.sound)
+    look_at(
+        pictures,
+        hearing,
+        student=engine.student,
+        models=engine.faces,
+        watch=Stopwatch(),
+        range_frames=range_frames,
+    )
+    assert hearing.asked == heard
 
 
 @pytest.mark.parametrize("start_s", [64.0, 5000.0, 1e15])
