@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import av
@@ -27,6 +28,8 @@ _UNSURE_TICKS = 15  # after a seek in MPEG-PS, where only some pictures say when
 _LATE_S = 2  # by which a seek may miss its aim; further off, the file's index is not to be trusted
 _LEAD_IN_S = Fraction(1, 2)  # of sound that decoders need before what is wanted
 _LATE_SOUND_S = 30  # of pictures past a place, after which its sound is not to be expected
+_BACK_S = (0, 12, 36)  # before an aim, where to seek one after the other until a keyframe lies before it
+_MAX_APPROACH_S = 1.0  # after which no other seek is tried; in a damaged file one may take many
 _FAR_S = 10**9  # later than any file ends
 
 
@@ -75,22 +78,42 @@ class Places:
         if self._video is None or self._origin_s is None:
             return None
         aim_s = self._origin_s + tick_time(tick)
-        try:
-            offset = math.floor(aim_s / Fraction(self._video.time_base or 1))
-            self._pictures.seek(offset, stream=self._video)
-            packets = self._pictures.demux(self._video)
-            key = next((packet for packet in islice(packets, _SEARCH_PACKETS) if packet.is_keyframe), None)
-        except (av.FFmpegError, OverflowError):
+        began = perf_counter()
+        for back_s in _BACK_S:
+            if perf_counter() - began > _MAX_APPROACH_S:
+                return None
+            begin = self._find_key(aim_s, back_s)
+            key_s = _packet_s(begin[0]) if begin else None
+            late_s = _LATE_S if back_s == _BACK_S[-1] else 0
+            if key_s is not None and key_s <= aim_s + late_s:
+                break
+        else:
             return None
-        stamp = None if key is None else key.dts if key.pts is None else key.pts
-        if key is None or stamp is None:
-            return None
-        key_s = stamp * Fraction(key.time_base or 0)
-        if key_s > aim_s + _LATE_S:
-            return None
-        self._key_s, self._packets = key_s, chain([key], packets)
+        self._key_s, self._packets = key_s, chain(begin, self._packets)
         unsure = _UNSURE_TICKS if tick > 0 and self._pictures.format.name == "mpeg" else 0
         return max(0, math.ceil((key_s - self._origin_s) * VIDEO_FPS)) + unsure
+
+    def _find_key(self, aim_s: Fraction, back_s: int) -> "list[av.Packet[Any]]":
+        """Seek to some seconds before an aim, and read from a keyframe on; without one the list is empty.
+
+        At once it is the first that comes, as the index promises; further back the last before the aim.
+        """
+        found: list[av.Packet[Any]] = []
+        try:
+            offset = math.floor((aim_s - back_s) / Fraction((self._video and self._video.time_base) or 1))
+            self._pictures.seek(offset, stream=self._video)
+            self._packets = self._pictures.demux(self._video)
+            for packet in islice(self._packets, _SEARCH_PACKETS):
+                time_s = _packet_s(packet)
+                if packet.is_keyframe and (not found or (time_s is not None and time_s <= aim_s)):
+                    found = []
+                if found or packet.is_keyframe:
+                    found.append(packet)
+                if found and (back_s == 0 or (time_s is not None and time_s > aim_s)):
+                    break
+        except (av.FFmpegError, OverflowError):
+            return []
+        return found
 
     def pictures(self, first_tick: int, end_tick: int) -> Iterator[Picture]:
         """One picture a tick of [first_tick, end_tick), decoded from the keyframe that was approached."""
@@ -130,14 +153,15 @@ class Places:
         """
         heard = late = False
         for packet in self._sound.demux([each for each in (self._audio, main_video(self._sound)) if each]):
-            time_s = None if packet.pts is None else packet.pts * Fraction(packet.time_base or 0)
+            time_s = _packet_s(packet)
             if packet.stream is not self._audio:
                 late = late or (time_s is not None and time_s > end_s + _LATE_SOUND_S)
                 if late and (heard or self._sound_comes_late is False):
                     return
-            elif time_s is None or time_s >= first_s:
-                if late and time_s is not None:
-                    self._sound_comes_late = time_s < end_s
+                continue
+            if late and time_s is not None:
+                self._sound_comes_late = time_s < end_s
+            if time_s is None or time_s >= first_s:
                 heard = heard or time_s is not None  # the last packet only asks the decoder for the rest
                 yield packet
         if not heard and self._sound_comes_late is None:
@@ -175,6 +199,12 @@ class Places:
             yield time_s - (self._origin_s or 0), frame
             if end_s is not None and time_s > end_s:
                 return
+
+
+def _packet_s(packet: "av.Packet[Any]") -> Fraction | None:
+    """When a packet is to be shown or heard, on the file's clock, or read where it does not say."""
+    stamp = packet.dts if packet.pts is None else packet.pts
+    return None if stamp is None else stamp * Fraction(packet.time_base or 0)
 
 
 @contextmanager

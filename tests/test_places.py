@@ -88,6 +88,16 @@ def test_without_a_keyframe_at_hand_a_place_is_reached_from_the_last(tmp_path):
         assert [read_barcode(p.rgb) for p in places.pictures(150, 155)] == list(range(150, 155))
 
 
+def test_in_a_stream_without_an_index_the_last_keyframe_is_found(tmp_path):
+    """A seek in MPEG-TS leads to the time and not to a keyframe; the next may come long after."""
+    path = write_clip(tmp_path / "c.ts", seconds=SECONDS, keyframe_every=125, time_base=Fraction(1, 25))
+    with open_places(path, threads=1) as places:
+        for tick in (110, 230, 140, 333, 20):
+            assert places.approach(tick) == tick // 125 * 125
+            shown = [read_barcode(picture.rgb) for picture in places.pictures(tick, tick + 5)]
+            assert shown == list(range(tick, tick + 5))
+
+
 def test_a_file_whose_index_is_lost_leads_nowhere(tmp_path):
     """Raw H.264 has neither times nor an index."""
     path = tmp_path / "raw.h264"
@@ -138,13 +148,20 @@ class CountingHandle:
 def test_sound_that_ended_is_not_searched_for_in_every_place(tmp_path, suffix):
     """10 s of sound under 200 s of pictures: the rest of the file is read once at most, and not each time."""
     stamps = [Fraction(k, 5) for k in range(1000)]
-    path = write_clip(
-        tmp_path / f"c{suffix}",
+    apart = write_clip(
+        tmp_path / f"apart{suffix}",
         stamps_s=stamps,
         sound=click_track((3.5,), seconds=10, rate=48_000),
         keyframe_every=10,
         time_base=Fraction(1, 25),
     )
+    path = tmp_path / f"c{suffix}"
+    with av.open(str(apart)) as source, av.open(str(path), "w") as mixed:
+        streams = [mixed.add_stream_from_template(stream) for stream in source.streams]
+        packets = [packet for packet in source.demux() if packet.dts is not None]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            packet.stream = streams[packet.stream_index]
+            mixed.mux(packet)
     with open_places(path, threads=1) as places:
         places._sound = CountingHandle(places._sound)
         for tick in (2500, 1300, 1500, 1700, 1900, 2100, 2300):
