@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from time import sleep
 
 import av
 import numpy as np
@@ -109,6 +110,40 @@ def test_silence_everywhere_is_no_speech_and_nobody_no_face(tmp_path, engine, pa
         report = check_file(join(tmp_path, parts, f"{name} " * 6), engine=engine)
         assert (report.status, report.reason) == ("undetermined", reason)
         assert report.looked_at_s <= 12
+
+
+def test_a_video_with_one_keyframe_is_read_on_from_there(tmp_path, engine, zero_ms):
+    """Nobody is to be seen in the 16 s in which places are near the keyframe."""
+    loudness = syllables(50.0)
+    head = TalkingHead(loudness[100:], fps=Fraction(25), side=256)
+    path = write_clip(
+        tmp_path / "one.mp4",
+        seconds=48,
+        paint=lambda number: head(number) if number >= 400 else np.full((256, 256, 3), 40, np.uint8),
+        sound=voice(loudness)[round(1.16 * RATE) :][: 48 * RATE],
+        rate=RATE,
+        keyframe_every=5000,
+        time_base=Fraction(1, 25),
+    )
+    report = check_file(path, engine=engine)
+    assert report.audio_lead_ms - zero_ms == pytest.approx(160, abs=8)
+    assert len(report.passages) <= 10
+    assert report.decoded_pictures < 2000, "each of 1,200, and those near the keyframe again"
+
+
+def test_a_search_that_takes_long_is_given_up(monkeypatch, tmp_path, engine, parts):
+    """As in a damaged file, where a seek may take seconds."""
+    monkeypatch.setattr("avsync_cli.passages._MAX_SEARCH_S", 0.5)
+    heard = []
+
+    def hear(first_tick: int, end_tick: int) -> None:
+        heard.append((first_tick, end_tick))
+        sleep(0.3)
+
+    with open_places(join(tmp_path, parts, "silent " * 10), threads=1) as places:
+        chooser = Chooser(places, hear, engine.faces, 0, 2000)
+        chosen = [passage for passage, pictures in chooser.passages() if list(pictures)]
+    assert len(heard) == len(chosen) <= 2
 
 
 def test_a_video_whose_sound_ends_early_is_looked_at_in_places(tmp_path, engine, parts):
