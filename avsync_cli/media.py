@@ -147,7 +147,7 @@ def open_media(path: str | Path, *, threads: int = 0, audio_stream: int | None =
     """Open a media file for one pass. Raises MediaError naming the file and the reason.
 
     `threads` limits the video decoder; 0 leaves the choice to the codec. `audio_stream` is the number of
-    the sound to take, counted from 0; ConfigError where there is none such.
+    the sound to take, counted from 0; MediaError where there is none such.
     """
     with open_container(path) as container:
         yield Media(Path(path), container, threads=threads, audio_stream=audio_stream)

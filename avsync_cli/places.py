@@ -209,6 +209,6 @@ def _packet_s(packet: "av.Packet[Any]") -> Fraction | None:
 
 @contextmanager
 def open_places(path: str | Path, *, threads: int = 0, audio_stream: int | None = None) -> Iterator[Places]:
-    """Open a file to be read in places. Raises MediaError, or ConfigError where it has no such sound."""
+    """Open a file to be read in places. Raises MediaError, also where it has no such sound."""
     with open_container(path) as pictures, open_container(path) as sound:
         yield Places(pictures, sound, threads=threads, audio_stream=audio_stream)

@@ -246,8 +246,9 @@ def test_of_several_streams_the_largest_picture_and_the_default_sound_count(tmp_
 
 def test_a_sound_that_is_not_there_is_refused(tmp_path, engine):
     path = write_streams(tmp_path / "c.mkv", marked=0)
-    with pytest.raises(ConfigError, match="audio stream 3: the file has 3"):
+    with pytest.raises(MediaError, match=r"c\.mkv: audio stream 3: the file has 3") as caught:
         check_file(path, engine=engine, audio_stream=3)
+    assert caught.value.reason == "no_audio"
     with pytest.raises(ConfigError, match="give one of them"):
         check_file(path, engine=engine, audio_stream=1, audio=path)
 
