@@ -169,8 +169,8 @@ def weigh_channels(names: list[str]) -> NDArray[np.float64] | None:
         names = _UNNAMED[len(names)]
     if "FC" not in names:
         return None
-    weights = np.array([1.0 if name == "FC" else 0.0 if name == "LFE" else 0.25 for name in names])
-    return weights / weights.sum()
+    shares = [1.0 if name == "FC" else 0.0 if name == "LFE" else 0.25 for name in names]
+    return np.array(shares) / sum(shares)
 
 
 def mono_frame(samples: NDArray[Any], rate_hz: int) -> av.AudioFrame:
