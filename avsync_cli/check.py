@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+
 from avsync_cli.ahead import work_ahead
 from avsync_cli.assess import is_enough
 from avsync_cli.batch.limits import count_cores
@@ -137,9 +139,7 @@ def check_file(
     with open_media(path, threads=engine.threads, audio_stream=audio_stream) as media:
         if sound is None and not media.has_audio:
             raise MediaError(f"{path}: no audio stream", "no_audio")
-        last_s = min(math.inf if end_s is None else end_s, media.info.duration_s or 0)
-        in_places = not full and last_s > WHOLE_S and asked.path.is_file()
-        seen = (_look_in_places(asked, last_s) if in_places else None) or _look_at_whole(asked, media)
+        seen = _look(asked, media, full=full)
     findings = judge_looks(seen.looks, calibration, speaker=speaker)
     findings = add_timeline(findings, calibration, every_s=every_s)
     report = report_findings(str(path), media.info, limits, findings, engine.student)
@@ -162,6 +162,23 @@ def _refuse_no_timeline(range_frames: int, every_s: float) -> None:
         raise ConfigError(f"range {range_frames}: must be {RANGE_FRAMES} to {MAX_RANGE_FRAMES} frames")
 
 
+def _look(asked: _Asked, media: Media, *, full: bool) -> _Seen:
+    """Look at what was asked for, in places where it is long and the file leads to them.
+
+    Raises ConfigError where it begins after the end.
+    """
+    duration_s = media.info.duration_s
+    _refuse_late_start(asked, duration_s)
+    last_s = min(*(math.inf if end_s is None else end_s for end_s in (asked.end_s, duration_s)))
+    in_places = not full and last_s > WHOLE_S and asked.path.is_file()
+    return (_look_in_places(asked, last_s) if in_places else None) or _look_at_whole(asked, media)
+
+
+def _refuse_late_start(asked: _Asked, duration_s: float | None) -> None:
+    if duration_s is not None and asked.start_s >= duration_s > 0:
+        raise ConfigError(f"{asked.path}: from {asked.start_s:g} s: the video ends at {duration_s:.1f} s")
+
+
 def _look_at_whole(asked: _Asked, media: Media) -> _Seen:
     """One look at all that was asked for, in one pass. Raises MediaError."""
     pictures = media.pictures(start_s=asked.start_s, end_s=asked.end_s)
@@ -182,29 +199,36 @@ def _look_in_places(asked: _Asked, last_s: float) -> _Seen | None:
     """Looks at passages until they are enough; None where the file does not lead to them."""
     engine, sound = asked.engine, asked.sound
     looks: list[Look] = []
+    reached = False
     with open_places(asked.path, threads=engine.threads, audio_stream=asked.audio_stream) as places:
+        if last_s == math.inf:
+            last_s = places.measure_s() or 0.0
+            _refuse_late_start(asked, last_s)
+        if last_s <= WHOLE_S:
+            return None
         hear = places.sound if sound is None else partial(cut_sound, sound)
         chooser = Chooser(
             places,
             hear,
             engine.faces,
             first_tick_from(asked.start_s),
-            math.floor(last_s * VIDEO_FPS),
+            first_tick_from(last_s),
             range_frames=asked.range_frames,
         )
         for passage, pictures in chooser.passages():
             look = look_at(
                 _watched(pictures, asked, None),
-                Heard(passage.sound),
+                Heard(passage.sound or Sound(np.zeros(0, np.float32), 0)),  # silence is an answer here
                 student=engine.student,
                 models=engine.faces,
                 range_frames=asked.range_frames,
                 watch=asked.watch,
             )
-            looks += [] if look is None else [look]
-            if len(looks) == MAX_LOOKS or (looks and _is_enough(looks, asked.calibration)):
+            reached = True
+            looks += [] if look is None or look.end_tick == 0 else [look]
+            if len(looks) == MAX_LOOKS or _is_enough(looks, asked.calibration):
                 break
-        return _Seen(looks, places.decoded_pictures) if looks else None
+        return _Seen(looks, places.decoded_pictures) if reached else None
 
 
 def _watched(pictures: Iterable[Picture], asked: _Asked, duration_s: float | None) -> Iterator[Picture]:

@@ -50,6 +50,8 @@ def _details(report: Report, audio: str | None) -> list[tuple[str, str]]:
         details.append(("limits", f"audio may lag by {-latest:g} ms and lead by {earliest:g} ms"))
     if report.tracks:
         details.append(("looked at", _describe_used(report)))
+    elif report.passages:
+        details.append(("looked at", _describe_search(report)))
     details += [("edit", _describe_step(step)) for step in report.steps]
     if report.drift_ms_per_min is not None:
         details.append(("drift", _describe_drift(report)))
@@ -73,6 +75,14 @@ def _describe_used(report: Report) -> str:
     if len(report.passages) < 2:
         return where
     return f"{report.looked_at_s:.0f} s in {len(report.passages)} passages: {where}"
+
+
+def _describe_search(report: Report) -> str:
+    """How much was looked at without finding anybody, and how to look at more."""
+    seconds = f"{report.looked_at_s:.0f} s"
+    if len(report.passages) < 2:
+        return seconds
+    return f"{seconds} in {len(report.passages)} passages; --full looks at everything"
 
 
 def _describe_step(step: StepReport) -> str:

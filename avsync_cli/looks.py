@@ -20,12 +20,11 @@ from avsync_cli.pictures import Picture
 from avsync_cli.report import Timings
 from avsync_cli.scan import score_offsets
 from avsync_cli.sound import Hearing, Sound, loudness_db
-from avsync_cli.spec import MAX_TRACK_FRAMES, RANGE_FRAMES, VIDEO_FPS
+from avsync_cli.spec import MAX_TRACK_FRAMES, RANGE_FRAMES, SOUND_REACH_TICKS, VIDEO_FPS
 from avsync_cli.tracks import FaceTrack, track_faces
 
 Floats = NDArray[np.float32]
 
-_REACH_TICKS = 35  # of sound around a track that encoders may look at, beyond the offsets
 _SETTLE_TICKS = 10 * VIDEO_FPS
 
 
@@ -108,7 +107,7 @@ class _Desk:
     @property
     def margin_ticks(self) -> int:
         """Of sound around a track that its scores need."""
-        return self.range_frames + _REACH_TICKS
+        return self.range_frames + SOUND_REACH_TICKS
 
     def note(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
         """Pass pictures on, and see now and then what can be scored and forgotten."""

@@ -13,13 +13,21 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 import soundfile
 from av.container import InputContainer
 
 from avsync_cli.errors import ConfigError, MediaError
 from avsync_cli.pictures import Picture, TimedFrame, show_pictures
-from avsync_cli.sound import Recorder, Sound, cut_sound, is_break, time_of
+from avsync_cli.sound import (
+    NO_NAME,
+    Recorder,
+    Sound,
+    cut_sound,
+    is_break,
+    mono_frame,
+    time_of,
+    weigh_channels,
+)
 from avsync_cli.spec import SAMPLES_PER_FRAME, VIDEO_FPS
 from avsync_cli.streams import decode_packets, describe, main_audio, main_video, presentation_s
 from avsync_cli.timing import first_tick_from, sample_at, tick_time
@@ -139,7 +147,7 @@ def open_media(path: str | Path, *, threads: int = 0, audio_stream: int | None =
     """Open a media file for one pass. Raises MediaError naming the file and the reason.
 
     `threads` limits the video decoder; 0 leaves the choice to the codec. `audio_stream` is the number of
-    the sound to take, counted from 0; ConfigError where there is none such.
+    the sound to take, counted from 0; MediaError where there is none such.
     """
     with open_container(path) as container:
         yield Media(Path(path), container, threads=threads, audio_stream=audio_stream)
@@ -177,16 +185,16 @@ def read_sound_file(path: str | Path) -> Sound:
     libsndfile reads WAV, FLAC, OGG, MP3; what it does not know (AAC, video files) goes through PyAV.
     """
     path = Path(path)
+    recorder = Recorder()
     try:
-        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            rate_hz = int(file.samplerate)
+            weights = weigh_channels([NO_NAME] * file.channels)
+            # A second at a time: of an hour in many channels, no more than the mono sound is kept.
+            while len(block := file.read(rate_hz, dtype="float32", always_2d=True)):
+                recorder.add(mono_frame(block.mean(axis=1) if weights is None else block @ weights, rate_hz))
     except (soundfile.SoundFileError, OSError, TypeError):
         return _decode_sound(path)
-    recorder = Recorder()
-    mono = np.ascontiguousarray(samples.mean(axis=1)[None])
-    if mono.size:
-        frame = av.AudioFrame.from_ndarray(mono, format="flt", layout="mono")
-        frame.sample_rate = int(rate_hz)
-        recorder.add(frame)
     sound = recorder.sound(Fraction(0))
     if sound is None:
         raise MediaError(f"{path}: the sound file is empty", "no_audio")

@@ -4,19 +4,23 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from time import perf_counter
 
 from avsync_cli.faces import FaceModels
 from avsync_cli.pictures import Picture
 from avsync_cli.places import Places
-from avsync_cli.sound import Sound
-from avsync_cli.spec import PASSAGE_TICKS, RANGE_FRAMES, VIDEO_FPS, WHOLE_S, WINDOW_FRAMES
+from avsync_cli.sound import Sound, cut_sound
+from avsync_cli.spec import PASSAGE_TICKS, RANGE_FRAMES, SOUND_REACH_TICKS, VIDEO_FPS, WHOLE_S
 from avsync_cli.speech import speech_likeness
 
 MAX_PLACES = 32  # at which the sound is heard, and the first picture searched for a face
 _HEARD_AT_ONCE = 8  # places, of which the likeliest is looked at first
 _MIN_LIKENESS = 0.1
+_NEAR_TICKS = 20  # on either side of a passage, whose sound may still be that of its mouth
 _MAX_OTHERS = 4  # looked at all the same: the first picture may have hidden the face, or music the voice
 _MAX_RUN_UP_TICKS = 12 * VIDEO_FPS  # pictures that are only decoded, from a keyframe to a place
+_MAX_FAR_TICKS = 300 * VIDEO_FPS  # in all, for places that are further from a keyframe
+_MAX_SEARCH_S = 20.0  # for keyframes and sound; without damage a place takes hundredths of a second
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Chooser:
     end_tick: int
     range_frames: int = RANGE_FRAMES
     _taken: list[Passage] = field(default_factory=list)
+    _far: list[tuple[int, int]] = field(default_factory=list)  # places and their keyframes, as ticks
+    _searched_s: float = 0.0
 
     def passages(self) -> Iterator[tuple[Passage, Iterator[Picture]]]:
         """Passages with speech whose first picture has a face, with their pictures; then the others.
@@ -65,25 +71,68 @@ class Chooser:
                     yield passage, chain([first], pictures)
                 else:
                     others.append(passage)
+        yield from self._far_passages()
         for passage in sorted(others, key=lambda each: -each.likeness)[:_MAX_OTHERS]:
             yield passage, self._read(passage)
 
+    def _far_passages(self) -> Iterator[tuple[Passage, Iterator[Picture]]]:
+        """Passages with speech and a face far from any keyframe, in the order of the file.
+
+        Those that follow the same keyframe are read in one go, so that nothing is decoded twice.
+        """
+        budget, position = _MAX_FAR_TICKS, -1
+        for tick, key_tick in sorted(self._far):
+            if not self._is_free(tick):
+                continue
+            passage = self._hear_ticks(tick, tick + PASSAGE_TICKS)
+            if passage.likeness < _MIN_LIKENESS:
+                continue
+            begin = max(position, key_tick)
+            if passage.end_tick - begin > budget:
+                return
+            if key_tick > position:
+                self.places.approach(tick)
+            budget, position = budget - (passage.end_tick - begin), passage.end_tick
+            self._taken.append(passage)
+            pictures = self.places.pictures(passage.first_tick, passage.end_tick)
+            first = next(pictures, None)
+            if first is not None and self.models.detect(first.rgb, tiles=True):
+                yield passage, chain([first], pictures)
+            else:
+                position = passage.first_tick
+
     def _hear(self, tick: int) -> Passage | None:
-        """The passage at a place, from the keyframe before it; None where there was one already."""
+        """The passage at a place, from the keyframe before it; None where it is far from there or taken.
+
+        In a damaged file a single place may take seconds to find: after many, no more is searched for.
+        """
+        if self._searched_s > _MAX_SEARCH_S:
+            return None
+        begin = perf_counter()
+        try:
+            return self._hear_from_key(tick)
+        finally:
+            self._searched_s += perf_counter() - begin
+
+    def _hear_from_key(self, tick: int) -> Passage | None:
         key_tick = self.places.approach(tick)
         if key_tick is None:
             return None
         first = key_tick if self._is_free(key_tick) else tick
-        if not self._is_free(first) or first - key_tick > _MAX_RUN_UP_TICKS:
+        if not self._is_free(first) or first < key_tick:
+            return None
+        if first - key_tick > _MAX_RUN_UP_TICKS:
+            self._far.append((first, key_tick))
             return None
         passage = self._hear_ticks(first, first + PASSAGE_TICKS)
         self._taken.append(passage)
         return passage
 
     def _hear_ticks(self, first_tick: int, end_tick: int) -> Passage:
-        margin = self.range_frames + WINDOW_FRAMES  # for the offsets that are scanned
+        margin = self.range_frames + SOUND_REACH_TICKS  # all that the scores depend on
         sound = self.hear(first_tick - margin, end_tick + margin)
-        return Passage(first_tick, end_tick, sound, speech_likeness(sound))
+        near = None if sound is None else cut_sound(sound, first_tick - _NEAR_TICKS, end_tick + _NEAR_TICKS)
+        return Passage(first_tick, end_tick, sound, speech_likeness(near))
 
     def _is_free(self, tick: int) -> bool:
         inside = self.first_tick <= tick <= max(self.first_tick, self.end_tick - PASSAGE_TICKS)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from threading import RLock
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -16,6 +16,8 @@ from avsync_cli.timing import sample_at
 # Timestamps of a container may be rounded to 1 ms and wander; only a larger step is a real gap.
 _AUDIO_GAP_S = Fraction(1, 100)
 _MEL_PERIOD_TICKS = 5  # after which mel steps (3.2 a tick) and ticks begin together again
+NO_NAME = "NONE"  # of a channel whose place the file does not tell
+_UNNAMED = {6: ["FL", "FR", "FC", "LFE", "BL", "BR"], 8: ["FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"]}
 # A step back by more, or forward by more, is a new recording (joined files, a restarted clock): what
 # follows cannot be placed beside what went before.
 _BREAK_BACK_S = 1
@@ -130,6 +132,8 @@ class Recorder:
             ]
         if not placed:
             return None
+        if len(placed) == 1:
+            return Sound(placed[0][1], placed[0][0])
         first = min(start for start, _ in placed)
         samples = np.zeros(max(start + len(part) for start, part in placed) - first, np.float32)
         for start, part in placed:
@@ -138,12 +142,12 @@ class Recorder:
 
 
 def _favour_centre(frame: av.AudioFrame) -> av.AudioFrame:
-    """Surround sound as mono, its speech before its music: the centre, and the others at a quarter each.
-
-    Without the others a mix whose centre is empty would be silence.
-    """
+    """Surround sound as mono, by `weigh_channels`; other frames as they are."""
     names = [channel.name for channel in frame.layout.channels]
-    if len(names) < 3 or "FC" not in names:
+    if len(names) < 3:
+        return frame
+    weights = weigh_channels(names)
+    if weights is None:
         return frame
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
@@ -152,11 +156,28 @@ def _favour_centre(frame: av.AudioFrame) -> av.AudioFrame:
         full_scale = 1 << (8 * samples.itemsize - 1)
         silence = full_scale if samples.dtype.kind == "u" else 0
         samples = (samples.astype(np.float64) - silence) / full_scale
-    weights = np.array([1.0 if name == "FC" else 0.0 if name == "LFE" else 0.25 for name in names])
-    mono = (weights @ samples / weights.sum()).astype(np.float32)[None]
-    mixed = av.AudioFrame.from_ndarray(mono, format="flt", layout="mono")
-    mixed.sample_rate = frame.sample_rate
-    return mixed
+    return mono_frame(weights @ samples, frame.sample_rate)
+
+
+def weigh_channels(names: list[str]) -> NDArray[np.float64] | None:
+    """Shares of the channels in a mono mix, speech before music; None where there is no centre.
+
+    The centre, and the others at a quarter each: without them a mix whose centre is empty would be
+    silence. Six or eight channels without names stand in the order of 5.1 and 7.1.
+    """
+    if len(names) in _UNNAMED and set(names) == {NO_NAME}:
+        names = _UNNAMED[len(names)]
+    if "FC" not in names:
+        return None
+    shares = [1.0 if name == "FC" else 0.0 if name == "LFE" else 0.25 for name in names]
+    return np.array(shares) / sum(shares)
+
+
+def mono_frame(samples: NDArray[Any], rate_hz: int) -> av.AudioFrame:
+    """Samples [S] as a frame without a time."""
+    frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], format="flt", layout="mono")
+    frame.sample_rate = rate_hz
+    return frame
 
 
 def cut_sound(sound: Sound, first_tick: int, end_tick: int, *, grid_tick: int | None = None) -> Sound | None:

@@ -38,6 +38,7 @@ WINDOW_MEL_STEPS = WINDOW_FRAMES * MEL_STEPS_PER_SECOND // VIDEO_FPS  # 16
 RANGE_FRAMES = 15  # offsets of -15..15 frames are scanned
 MAX_RANGE_FRAMES = 100  # that may be asked for
 CANDIDATES = 2 * RANGE_FRAMES + 1  # 31
+SOUND_REACH_TICKS = 35  # of sound around pictures that encoders may look at, beyond the offsets
 EVERY_S = 10.0  # from one point of the timeline to the next
 MIN_USABLE_FRAMES = VIDEO_FPS  # less than 1 s of one face is too little to answer from
 SPEECH_FLOOR_DB = -55.0  # dBFS; below it a frame is silent

@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from avsync_cli.errors import ConfigError
+from avsync_cli.errors import MediaError
 
 _STILL_CODECS = frozenset(("bmp", "gif", "mjpeg", "png", "tiff", "webp"))
 
@@ -27,15 +27,17 @@ class MediaInfo:
 def main_audio(container: InputContainer, number: int | None = None) -> AudioStream | None:
     """The sound to check: the `number`-th of the file from 0, or the one marked as default, or the first.
 
-    Raises ConfigError where there is no such number, or its codec is not known.
+    Raises MediaError where there is no such number, or its codec is not known.
     """
     if number is not None:
         if not 0 <= number < len(container.streams.audio):
             count = len(container.streams.audio)
-            raise ConfigError(f"audio stream {number}: the file has {count}, counted from 0")
+            raise MediaError(
+                f"{container.name}: audio stream {number}: the file has {count}, counted from 0", "no_audio"
+            )
         stream = container.streams.audio[number]
         if stream.codec_context is None:
-            raise ConfigError(f"audio stream {number}: its codec is not known")
+            raise MediaError(f"{container.name}: audio stream {number}: its codec is not known", "no_audio")
         return stream
     known = [stream for stream in container.streams.audio if stream.codec_context is not None]
     marked = [stream for stream in known if stream.disposition & Disposition.default]

@@ -13,8 +13,10 @@ from talking import RATE, TalkingHead, syllables, voice, write_talking_head
 from avsync_cli import ConfigError, MediaError, ModelError, check_file
 from avsync_cli.check import Engine, parse_tolerance
 from avsync_cli.crops import crop_face
+from avsync_cli.display import print_report
 from avsync_cli.media import open_media
 from avsync_cli.pictures import Picture
+from avsync_cli.report import PassageReport, Report
 from avsync_cli.spec import FACE_CROP_DEFINITION, TOLERANCES
 from avsync_cli.tracks import track_faces
 
@@ -161,6 +163,23 @@ def test_media_errors_have_their_reason(tmp_path, engine):
     assert caught.value.reason == "no_audio"
     with pytest.raises(MediaError, match="missing"):
         check_file(tmp_path / "missing.mp4", engine=engine)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_without_a_face_it_is_told_how_much_was_looked_at(capsys, count):
+    report = Report(
+        file="long.mkv",
+        status="undetermined",
+        reason="no_face",
+        message="cannot tell: no face was found",
+        limits_ms=(-125, 45),
+        looked_at_s=2.4 * count,
+        passages=tuple(PassageReport(10.0 * number, 10.0 * number + 2.4) for number in range(count)),
+    )
+    print_report(report)
+    told = capsys.readouterr().out.splitlines()[1]
+    rest = " in 4 passages; --full looks at everything" * (count > 1)
+    assert " ".join(told.split()) == f"looked at {2.4 * count:.0f} s{rest}"
 
 
 def test_an_engine_comes_with_its_own_model_and_threads(engine, heads, handmade):

@@ -139,8 +139,10 @@ def test_a_part_can_be_asked_for_and_what_was_looked_at_is_told(heads, handmade)
     assert (report["looked_at_s"], report["full"]) == (2.6, True)
     assert report["decoded_pictures"] == pytest.approx(92, abs=2), "from the beginning to one past the end"
     refused = avsync("check", heads[0], "--audio-stream", "1", "--model", handmade)
-    assert refused.returncode == 2
-    assert_one_line(refused, "audio stream 1", "1, counted from 0")
+    assert refused.returncode == 4
+    assert_one_line(refused, heads[0], "audio stream 1", "1, counted from 0")
+    both = avsync("check", heads[0], heads[160], "--audio-stream", "1", "--model", handmade, "--json")
+    assert [json.loads(line)["reason"] for line in both.stdout.splitlines()] == ["no_audio"] * 2
     assert avsync("check", heads[0], "--start", "3", "--end", "2", "--model", handmade).returncode == 2
 
 

@@ -1,5 +1,6 @@
 """What files come as: depths, fields, light, shapes, sounds and streams, each with what must be seen."""
 
+import wave
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ from clips import barcode, click_track, find_clicks, read_barcode, write_clip
 
 from avsync_cli import check_file
 from avsync_cli.errors import ConfigError, MediaError
-from avsync_cli.media import open_media
+from avsync_cli.media import open_media, read_sound_file
 
 CLICKS_S = (0.3, 0.9, 1.4)
 
@@ -155,6 +156,29 @@ def test_the_centre_of_surround_sound_is_preferred(tmp_path):
     assert min(peaks) > 2 * np.abs(samples).std()
 
 
+@pytest.mark.parametrize("channels", [6, 8])
+@pytest.mark.parametrize("separate", [False, True])
+def test_surround_sound_without_names_is_taken_for_5_1_or_7_1(tmp_path, channels, separate):
+    """In WAV the third of six or eight is the centre; noise is on all others, and loudest in the fourth."""
+    rng = np.random.default_rng(0)
+    planes = 0.15 * rng.standard_normal((channels, 2 * 16_000))
+    planes[2] = click_track(CLICKS_S, seconds=2, rate=16_000)
+    planes[3] *= 4
+    path = tmp_path / "c.wav"
+    with wave.open(str(path), "wb") as file:  # plain WAV says how many, not which
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((planes.T.clip(-1, 1) * 32_767).astype("<i2").tobytes())
+    if separate:
+        sound = read_sound_file(path)
+    else:
+        with open_media(path) as media:
+            sound = media.sound_alone()
+    peaks = [np.abs(sound.samples[round(at_s * 16_000) + np.arange(-8, 9)]).max() for at_s in CLICKS_S]
+    assert min(peaks) > 4 * np.abs(sound.samples).std()
+
+
 def test_surround_sound_with_an_empty_centre_is_heard_all_the_same(tmp_path):
     voice = click_track(CLICKS_S, seconds=2, rate=48_000)
     layout = av.AudioLayout("5.1")
@@ -222,8 +246,9 @@ def test_of_several_streams_the_largest_picture_and_the_default_sound_count(tmp_
 
 def test_a_sound_that_is_not_there_is_refused(tmp_path, engine):
     path = write_streams(tmp_path / "c.mkv", marked=0)
-    with pytest.raises(ConfigError, match="audio stream 3: the file has 3"):
+    with pytest.raises(MediaError, match=r"c\.mkv: audio stream 3: the file has 3") as caught:
         check_file(path, engine=engine, audio_stream=3)
+    assert caught.value.reason == "no_audio"
     with pytest.raises(ConfigError, match="give one of them"):
         check_file(path, engine=engine, audio_stream=1, audio=path)
 

@@ -1,5 +1,6 @@
 """The decode path against media whose every picture and click is known."""
 
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -269,6 +270,19 @@ def test_a_separate_sound_file(tmp_path, suffix):
     sound = read_sound_file(path)
     assert sound.first_sample == 0
     np.testing.assert_allclose(clicks_of(sound), CLICKS_S, atol=0.001)
+
+
+def test_of_a_separate_sound_file_only_its_mono_sound_is_kept(tmp_path):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros((60 * 44_100, 2), np.float32), 44_100)
+    tracemalloc.start()
+    try:
+        sound = read_sound_file(path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(sound.samples) == pytest.approx(60 * 16_000, abs=16)
+    assert most < 3 * sound.samples.nbytes, "the file as decoded has 5.5 times as much"
 
 
 def test_a_separate_sound_file_that_libsndfile_does_not_know(tmp_path):

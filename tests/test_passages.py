@@ -1,9 +1,12 @@
 """Long videos whose passages are known: what is found, and how much of them was looked at for it."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from time import sleep
 
+import av
 import numpy as np
 import pytest
 from clips import write_clip
@@ -12,9 +15,12 @@ from talking import RATE, TalkingHead, syllables, voice
 
 from avsync_cli import check_file
 from avsync_cli.check import Engine
+from avsync_cli.errors import ConfigError
 from avsync_cli.looks import Look, Stopwatch, look_at
 from avsync_cli.media import open_media
+from avsync_cli.passages import Chooser
 from avsync_cli.pictures import Picture
+from avsync_cli.places import open_places
 from avsync_cli.sound import Heard, Hearing, Sound
 from avsync_cli.speech import speech_likeness
 
@@ -104,6 +110,104 @@ def test_silence_everywhere_is_no_speech_and_nobody_no_face(tmp_path, engine, pa
         report = check_file(join(tmp_path, parts, f"{name} " * 6), engine=engine)
         assert (report.status, report.reason) == ("undetermined", reason)
         assert report.looked_at_s <= 12
+
+
+def test_a_video_with_one_keyframe_is_read_on_from_there(tmp_path, engine, zero_ms):
+    """Nobody is to be seen in the 16 s in which places are near the keyframe."""
+    loudness = syllables(50.0)
+    head = TalkingHead(loudness[100:], fps=Fraction(25), side=256)
+    path = write_clip(
+        tmp_path / "one.mp4",
+        seconds=48,
+        paint=lambda number: head(number) if number >= 400 else np.full((256, 256, 3), 40, np.uint8),
+        sound=voice(loudness)[round(1.16 * RATE) :][: 48 * RATE],
+        rate=RATE,
+        keyframe_every=5000,
+        time_base=Fraction(1, 25),
+    )
+    report = check_file(path, engine=engine)
+    assert report.audio_lead_ms - zero_ms == pytest.approx(160, abs=8)
+    assert len(report.passages) <= 10
+    assert report.decoded_pictures < 2000, "each of 1,200, and those near the keyframe again"
+
+
+def test_a_search_that_takes_long_is_given_up(monkeypatch, tmp_path, engine, parts):
+    """As in a damaged file, where a seek may take seconds."""
+    monkeypatch.setattr("avsync_cli.passages._MAX_SEARCH_S", 0.5)
+    heard = []
+
+    def hear(first_tick: int, end_tick: int) -> None:
+        heard.append((first_tick, end_tick))
+        sleep(0.3)
+
+    with open_places(join(tmp_path, parts, "silent " * 10), threads=1) as places:
+        chooser = Chooser(places, hear, engine.faces, 0, 2000)
+        chosen = [passage for passage, pictures in chooser.passages() if list(pictures)]
+    assert len(heard) == len(chosen) <= 2
+
+
+def test_a_video_whose_sound_ends_early_is_looked_at_in_places(tmp_path, engine, parts):
+    """Two parts with sound, of twenty: nothing is heard in any place, and the file is not read for that."""
+    path = tmp_path / "short.mkv"
+    with av.open(str(join(tmp_path, parts, "early " * 20))) as source, av.open(str(path), "w") as cut:
+        streams = [cut.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            is_late = (
+                packet.stream.type == "audio" and packet.pts is not None and packet.time_base * packet.pts > 2
+            )
+            if packet.dts is not None and not is_late:
+                packet.stream = streams[packet.stream_index]
+                cut.mux(packet)
+    report = check_file(path, engine=engine)
+    assert (report.status, report.reason) == ("undetermined", "no_speech")
+    assert report.decoded_pictures < 25 * 40, "of 4,000"
+
+
+def test_a_part_ends_with_its_last_tick(tmp_path, engine, parts):
+    """As a float, 32.12 s is a little less than 803 ticks."""
+    report = check_file(join(tmp_path, parts, "early " * 5), engine=engine, start_s=30.0, end_s=32.12)
+    assert [(passage.start_s, passage.end_s) for passage in report.passages] == [(30.0, 32.12)]
+
+
+@dataclass(frozen=True)
+class NotedHearing(Heard):
+    """Sound that knows which ticks were asked for."""
+
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def sound_between(self, first_tick: int, end_tick: int) -> Sound | None:
+        self.asked.append((first_tick, end_tick))
+        return super().sound_between(first_tick, end_tick)
+
+
+@pytest.mark.parametrize("range_frames", [15, 100])
+def test_a_passage_hears_all_that_its_scores_ask_for(engine, heads, range_frames):
+    heard: list[tuple[int, int]] = []
+    with open_places(heads[0], threads=1) as places:
+
+        def hear(first_tick: int, end_tick: int) -> Sound | None:
+            heard.append((first_tick, end_tick))
+            return places.sound(first_tick, end_tick)
+
+        chooser = Chooser(places, hear, engine.faces, 10, 70, range_frames=range_frames)
+        ((passage, pictures),) = ((passage, list(pictures)) for passage, pictures in chooser.passages())
+    hearing = NotedHearing(passage.sound)
+    look_at(
+        pictures,
+        hearing,
+        student=engine.student,
+        models=engine.faces,
+        watch=Stopwatch(),
+        range_frames=range_frames,
+    )
+    assert hearing.asked == heard
+
+
+@pytest.mark.parametrize("start_s", [64.0, 5000.0, 1e15])
+def test_a_part_behind_the_end_is_refused(tmp_path, engine, parts, start_s):
+    path = join(tmp_path, parts, "early " * 8)
+    with pytest.raises(ConfigError, match=r"long\.mkv.* the video ends at 64\.0 s"):
+        check_file(path, engine=engine, start_s=start_s)
 
 
 @pytest.mark.slow

@@ -88,6 +88,16 @@ def test_without_a_keyframe_at_hand_a_place_is_reached_from_the_last(tmp_path):
         assert [read_barcode(p.rgb) for p in places.pictures(150, 155)] == list(range(150, 155))
 
 
+def test_in_a_stream_without_an_index_the_last_keyframe_is_found(tmp_path):
+    """A seek in MPEG-TS leads to the time and not to a keyframe; the next may come long after."""
+    path = write_clip(tmp_path / "c.ts", seconds=SECONDS, keyframe_every=125, time_base=Fraction(1, 25))
+    with open_places(path, threads=1) as places:
+        for tick in (110, 230, 140, 333, 20):
+            assert places.approach(tick) == tick // 125 * 125
+            shown = [read_barcode(picture.rgb) for picture in places.pictures(tick, tick + 5)]
+            assert shown == list(range(tick, tick + 5))
+
+
 def test_a_file_whose_index_is_lost_leads_nowhere(tmp_path):
     """Raw H.264 has neither times nor an index."""
     path = tmp_path / "raw.h264"
@@ -117,3 +127,80 @@ def test_places_are_spread_whatever_number_is_used():
 
 def clicks_of(sound) -> np.ndarray:
     return np.array(find_clicks(sound.samples, rate=16_000)) + sound.first_sample / 16_000
+
+
+class CountingHandle:
+    """An open file that counts the packets read from it."""
+
+    def __init__(self, container) -> None:
+        self.container, self.packets = container, 0
+
+    def __getattr__(self, name: str):
+        return getattr(self.container, name)
+
+    def demux(self, *streams):
+        for packet in self.container.demux(*streams):
+            self.packets += 1
+            yield packet
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_sound_that_ended_is_not_searched_for_in_every_place(tmp_path, suffix):
+    """10 s of sound under 200 s of pictures: the rest of the file is read once at most, and not each time."""
+    stamps = [Fraction(k, 5) for k in range(1000)]
+    apart = write_clip(
+        tmp_path / f"apart{suffix}",
+        stamps_s=stamps,
+        sound=click_track((3.5,), seconds=10, rate=48_000),
+        keyframe_every=10,
+        time_base=Fraction(1, 25),
+    )
+    path = tmp_path / f"c{suffix}"
+    with av.open(str(apart)) as source, av.open(str(path), "w") as mixed:
+        streams = [mixed.add_stream_from_template(stream) for stream in source.streams]
+        packets = [packet for packet in source.demux() if packet.dts is not None]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            packet.stream = streams[packet.stream_index]
+            mixed.mux(packet)
+    with open_places(path, threads=1) as places:
+        places._sound = CountingHandle(places._sound)
+        for tick in (2500, 1300, 1500, 1700, 1900, 2100, 2300):
+            assert places.sound(tick, tick + 50) is None
+        assert places._sound.packets < 2500, "of 1,500 packets of which each place could read all that follow"
+        np.testing.assert_allclose(clicks_of(places.sound(60, 110)), [3.5], atol=0.002)
+
+
+def test_sound_behind_all_pictures_is_found(tmp_path):
+    """Nothing was interleaved: a hundred seconds of pictures come first."""
+    path = write_clip(
+        tmp_path / "c.mkv",
+        stamps_s=[Fraction(k, 5) for k in range(500)],
+        sound=click_track((20.3, 60.7), seconds=100, rate=48_000),
+        keyframe_every=10,
+        time_base=Fraction(1, 25),
+    )
+    with open_places(path, threads=1) as places:
+        np.testing.assert_allclose(clicks_of(places.sound(500, 550)), [20.3], atol=0.002)
+        np.testing.assert_allclose(clicks_of(places.sound(1500, 1550)), [60.7], atol=0.002)
+
+
+def test_a_length_that_is_not_declared_is_measured(tmp_path):
+    path = tmp_path / "live.mkv"
+    whole = write_container(tmp_path / "h264.mkv")
+    with av.open(str(whole)) as source, av.open(str(path), "w", options={"live": "1"}) as live:
+        streams = [live.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream_index]
+                live.mux(packet)
+    with av.open(str(path)) as container:
+        assert container.duration is None
+    with open_places(path, threads=1) as places:
+        assert places.measure_s() == pytest.approx(SECONDS - 0.04, abs=0.002)
+        assert places.approach(260) is not None
+
+
+def test_a_place_beyond_all_time_leads_nowhere(tmp_path):
+    with open_places(write_container(tmp_path / "h264.mp4"), threads=1) as places:
+        assert places.approach(10**22) is None
+        assert places.sound(10**22, 10**22 + 50) is None
