@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avsync_cli.assess import Answer
 from avsync_cli.looks import FacePiece, Look, group_faces
@@ -21,6 +22,10 @@ from avsync_cli.spec import EVERY_S, VIDEO_FPS, Tolerance
 from avsync_cli.streams import MediaInfo
 from avsync_cli.timeline import Point, Timeline, draw_timeline
 from avsync_cli.timing import lead_ms
+
+Floats = NDArray[np.float32]
+
+_NOTHING_HEARD = ("no_speech", "no_visible_speaker", "too_short")
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,22 @@ def judge_looks(looks: list[Look], calibration: Calibration, *, speaker: str | i
 
 
 def add_timeline(findings: Findings, calibration: Calibration, *, every_s: float = EVERY_S) -> Findings:
-    """The same with the timeline of the faces that were listened to."""
-    pieces = [piece for place in findings.verdict.heard for piece in findings.faces[place]]
-    if not pieces:
+    """The same with the timeline of the faces that the verdict rests on.
+
+    A verdict of one face among several that were heard may be right for its shot alone, where the file was
+    edited between shots. So all of them are asked first; where they give an edit or a drift that agrees with
+    that face, the verdict rests on all. Otherwise the timeline is that of the one face.
+    """
+    verdict = findings.verdict
+    if not verdict.heard:
         return findings
-    scores = np.concatenate([piece.scores for piece in pieces])
-    ticks = np.concatenate([piece.ticks[: len(piece.scores)] for piece in pieces])
+    ticks, scores = _gather_scores(findings, verdict.heard)
+    timeline = draw_timeline(ticks, scores, calibration, every_s=every_s)
+    if verdict.used is None or len(verdict.heard) == 1:
+        return replace(findings, timeline=timeline)
+    ticks, scores = _gather_scores(findings, (verdict.used,))
+    if timeline.parts and _passes_through(timeline, verdict.answer, ticks):
+        return replace(findings, verdict=replace(verdict, used=None), timeline=timeline)
     return replace(findings, timeline=draw_timeline(ticks, scores, calibration, every_s=every_s))
 
 
@@ -58,7 +73,7 @@ def report_findings(
 ) -> Report:
     """Put the findings into the words and fields of the report."""
     verdict, timeline = findings.verdict, findings.timeline
-    parts = timeline.parts if timeline is not None else ()
+    parts = timeline.parts if timeline is not None and _may_have_parts(verdict.answer) else ()
     chosen = _furthest_out(parts, limits) if parts else verdict.answer
     base = _report_answer(path, info, limits, chosen, student)
     tracks = [_track_report(face, each) for face, each in zip(findings.faces, findings.speakers, strict=True)]
@@ -84,6 +99,26 @@ def report_findings(
         drift_ms_per_min=course.drift_ms_per_min if drifts else None,
         drift_uncertainty_ms_per_min=course.drift_uncertainty if drifts else None,
     )
+
+
+def _gather_scores(findings: Findings, places: tuple[int, ...]) -> tuple[NDArray[np.int64], Floats]:
+    """Ticks [V] and scores [V, C] of the windows of these faces."""
+    pieces = [piece for place in places for piece in findings.faces[place]]
+    ticks = np.concatenate([piece.ticks[: len(piece.scores)] for piece in pieces])
+    return ticks, np.concatenate([piece.scores for piece in pieces])
+
+
+def _passes_through(timeline: Timeline, answer: Answer | None, ticks: NDArray[np.int64]) -> bool:
+    """Whether at most of the ticks [V] the course is what this answer says, to a frame."""
+    if timeline.course is None or answer is None or answer.lead_frames is None:
+        return False
+    misses = np.abs(timeline.course.leads_at(ticks / VIDEO_FPS) - answer.lead_frames)
+    return float(np.median(misses)) <= 1.0
+
+
+def _may_have_parts(answer: Answer | None) -> bool:
+    """Whether the parts of a course may stand for an answer: not where there was nothing to answer from."""
+    return answer is not None and answer.reason not in _NOTHING_HEARD
 
 
 def _furthest_out(parts: tuple[Point, ...], limits: Tolerance) -> Answer:

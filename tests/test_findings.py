@@ -1,0 +1,48 @@
+"""From faces to the report: whose timeline it is, and what it may replace."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scored import CALIBRATION, make_scores
+from test_speakers import face
+from test_timeline import jump
+
+from avsync_cli.findings import Findings, add_timeline, judge_looks, report_findings
+from avsync_cli.looks import FacePiece, Look
+from avsync_cli.spec import TOLERANCES
+from avsync_cli.streams import MediaInfo
+
+
+def find(*pieces: FacePiece, speaker: str | int = "auto") -> Findings:
+    return judge_looks([Look(0, 2000, pieces)], CALIBRATION, speaker=speaker)
+
+
+def answered_from(findings: Findings, place: int) -> Findings:
+    """The same, had all of them together not been reliable and this face the surest."""
+    verdict = replace(findings.verdict, used=place, answer=findings.speakers[place].answer)
+    return replace(findings, verdict=verdict)
+
+
+def test_the_timeline_is_that_of_the_one_face_that_was_answered_from():
+    found = answered_from(find(face(0, lead=3.0), face(1, lead=None, first_tick=500, seconds=40)), 0)
+    assert found.verdict.heard == (0, 1)
+    timeline = add_timeline(found, CALIBRATION).timeline
+    assert max(point.end_s for point in timeline.points) <= 10.5
+
+
+def test_an_edit_between_the_shots_of_two_faces_is_answered_from_both():
+    found = answered_from(find(face(0, lead=3.0), face(1, lead=-6.0, first_tick=500)), 0)
+    drawn = add_timeline(found, CALIBRATION)
+    assert [part.answer.lead_frames for part in drawn.timeline.parts] == pytest.approx([3, -6], abs=0.4)
+    assert drawn.verdict.used is None
+
+
+def test_a_face_without_speech_keeps_its_reason_whatever_its_course(engine):
+    _, scores = make_scores(60, jump(30, 0.0, 5.0), seed=0)
+    silent = replace(face(0, silent=True, seconds=60), scores=scores)
+    drawn = add_timeline(find(silent, speaker=1), CALIBRATION)
+    assert len(drawn.timeline.parts) == 2
+    report = report_findings("a.mp4", MediaInfo(60.0, 25.0), TOLERANCES["itu-detect"], drawn, engine.student)
+    assert (report.status, report.reason, report.steps) == ("undetermined", "no_speech", ())
+    assert np.isfinite(report.confidence)
