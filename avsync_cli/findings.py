@@ -74,7 +74,7 @@ def report_findings(
     """Put the findings into the words and fields of the report."""
     verdict, timeline = findings.verdict, findings.timeline
     parts = timeline.parts if timeline is not None and _may_have_parts(verdict.answer) else ()
-    chosen = _furthest_out(parts, limits) if parts else verdict.answer
+    chosen = _furthest_out(parts, limits) if parts else _widen(verdict.answer, timeline)
     base = _report_answer(path, info, limits, chosen, student)
     tracks = [_track_report(face, each) for face, each in zip(findings.faces, findings.speakers, strict=True)]
     base = replace(base, tracks=tuple(tracks), used_track=verdict.used, heard_tracks=verdict.heard)
@@ -119,6 +119,14 @@ def _passes_through(timeline: Timeline, answer: Answer | None, ticks: NDArray[np
 def _may_have_parts(answer: Answer | None) -> bool:
     """Whether the parts of a course may stand for an answer: not where there was nothing to answer from."""
     return answer is not None and answer.reason not in _NOTHING_HEARD
+
+
+def _widen(answer: Answer | None, timeline: Timeline | None) -> Answer | None:
+    """The answer of a constant offset, less certain where its halves disagree (`course.measure_spread`)."""
+    course = None if timeline is None else timeline.course
+    if answer is None or answer.uncertainty_ms is None or course is None:
+        return answer
+    return replace(answer, uncertainty_ms=answer.uncertainty_ms + lead_ms(course.spread_frames))
 
 
 def _furthest_out(parts: tuple[Point, ...], limits: Tolerance) -> Answer:

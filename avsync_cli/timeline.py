@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsync_cli.assess import Answer, answer_scores
-from avsync_cli.course import Course, Evidence, Step, fit_constant, fit_courses, measure_evidence
+from avsync_cli.course import (
+    Course,
+    Evidence,
+    Step,
+    fit_constant,
+    fit_courses,
+    is_clear_drift,
+    measure_evidence,
+    measure_spread,
+)
 from avsync_cli.model import Calibration
 from avsync_cli.spec import EVERY_S, VIDEO_FPS
 
@@ -66,16 +75,20 @@ def trace_course(ticks: Ticks, scores: Floats, calibration: Calibration) -> tupl
     evidence = measure_evidence(ticks, scores)
     seconds = ticks // VIDEO_FPS
     while len(evidence.seconds):
-        fits = [
+        fits = fit_courses(evidence)
+        holding = [
             (value, course)
-            for value, course in fit_courses(evidence)
-            if course.kind != "drift" or _holds_throughout(course, ticks, scores, calibration)
+            for value, course in fits
+            if course.kind != "drift"
+            or (is_clear_drift(course, evidence) and _holds_throughout(course, ticks, scores, calibration))
         ]
-        course = max(fits, key=lambda fit: fit[0])[1]
+        course = max(holding, key=lambda fit: fit[0])[1]
         doubted = _find_doubted(evidence, course, seconds, scores, calibration)
         if doubted.all():
             course, doubted = fit_constant(evidence)[1], ~doubted
         if not doubted.any():
+            if course.kind == "constant":
+                course = replace(course, spread_frames=measure_spread(evidence, fits))
             return course, np.isin(seconds, evidence.seconds)
         evidence = Evidence(evidence.seconds[~doubted], evidence.leads_frames, evidence.logs[~doubted])
     return None, np.zeros(len(ticks), bool)
@@ -115,16 +128,26 @@ def _answer_levels(
 
 
 def _answer_ends(course: Course, ticks: Ticks, scores: Floats, calibration: Calibration) -> tuple[Point, ...]:
-    """The whole drift's answer, moved to where it begins and to where it ends."""
+    """The whole drift's answer, moved to where it begins and to where it ends.
+
+    The further from the middle, the more the slope's uncertainty adds to that of the lead.
+    """
     straight = straighten(ticks, scores, course, reference_frames=course.lead_frames)
     answer = answer_scores(straight, calibration)
-    if answer.lead_frames is None:
+    if answer.lead_frames is None or answer.uncertainty_ms is None:
         return ()
     times_s = np.array([_first_s(ticks), _end_s(ticks)])
     moves = course.leads_at(times_s) - course.lead_frames
+    wider_ms = (course.drift_uncertainty or 0.0) * np.abs(times_s - course.origin_s) / 60
     return tuple(
-        Point(time_s, time_s, replace(answer, lead_frames=answer.lead_frames + move))
-        for time_s, move in zip(times_s.tolist(), moves.tolist(), strict=True)
+        Point(
+            time_s,
+            time_s,
+            replace(
+                answer, lead_frames=answer.lead_frames + move, uncertainty_ms=answer.uncertainty_ms + wider
+            ),
+        )
+        for time_s, move, wider in zip(times_s.tolist(), moves.tolist(), wider_ms.tolist(), strict=True)
     )
 
 

@@ -13,6 +13,8 @@ from avsync_cli.looks import FacePiece, Look
 from avsync_cli.spec import TOLERANCES
 from avsync_cli.streams import MediaInfo
 
+INFO, LIMITS = MediaInfo(60.0, 25.0), TOLERANCES["itu-detect"]
+
 
 def find(*pieces: FacePiece, speaker: str | int = "auto") -> Findings:
     return judge_looks([Look(0, 2000, pieces)], CALIBRATION, speaker=speaker)
@@ -38,11 +40,22 @@ def test_an_edit_between_the_shots_of_two_faces_is_answered_from_both():
     assert drawn.verdict.used is None
 
 
+def test_halves_that_disagree_make_a_constant_less_certain(engine):
+    drawn = add_timeline(find(face(0, lead=1.0)), CALIBRATION)
+    assert drawn.timeline.course.kind == "constant"
+    doubted = replace(drawn.timeline, course=replace(drawn.timeline.course, spread_frames=0.5))
+    sure, unsure = (
+        report_findings("a.mp4", INFO, LIMITS, found, engine.student)
+        for found in (drawn, replace(drawn, timeline=doubted))
+    )
+    assert unsure.uncertainty_ms == pytest.approx(sure.uncertainty_ms + 20)
+
+
 def test_a_face_without_speech_keeps_its_reason_whatever_its_course(engine):
     _, scores = make_scores(60, jump(30, 0.0, 5.0), seed=0)
     silent = replace(face(0, silent=True, seconds=60), scores=scores)
     drawn = add_timeline(find(silent, speaker=1), CALIBRATION)
     assert len(drawn.timeline.parts) == 2
-    report = report_findings("a.mp4", MediaInfo(60.0, 25.0), TOLERANCES["itu-detect"], drawn, engine.student)
+    report = report_findings("a.mp4", INFO, LIMITS, drawn, engine.student)
     assert (report.status, report.reason, report.steps) == ("undetermined", "no_speech", ())
     assert np.isfinite(report.confidence)

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scored import CALIBRATION, make_scores
 
-from avsync_cli.course import MIN_LEVEL_S, STEP_COST, Course, Step, fit_courses, measure_evidence
+from avsync_cli.course import (
+    MIN_LEVEL_S,
+    STEP_COST,
+    Course,
+    Step,
+    fit_courses,
+    is_clear_drift,
+    measure_evidence,
+)
 from avsync_cli.scan import average_curve, find_peak
 from avsync_cli.timeline import draw_timeline, straighten, trace_course
 
@@ -75,6 +83,37 @@ def test_the_stated_uncertainty_of_a_drift_covers_the_truth():
     covered = [abs(each.drift_ms_per_min - 50) <= each.drift_uncertainty for each in courses]
     assert all(each.kind == "drift" for each in courses)
     assert sum(covered) >= 12
+
+
+@pytest.mark.parametrize("seed", range(7))
+def test_a_small_edit_in_half_a_minute_is_no_drift(seed):
+    assert course_of(30, jump(18, 0.0, 0.8), seed=seed, fit=0.5).kind != "drift"
+
+
+@pytest.mark.parametrize(
+    ("slope", "uncertainty", "seconds", "clear"),
+    [
+        (60, 25, 60, True),
+        (60, 35, 60, False),
+        (60, 25, 30, False),
+        (-60, 25, 60, True),
+        (-400, 50, 60, False),
+    ],
+)
+def test_a_drift_must_be_sure_and_long_and_not_too_steep(slope, uncertainty, seconds, clear):
+    evidence = measure_evidence(*make_scores(seconds, lambda _: 0.0, seed=0))
+    course = Course("drift", 0.0, drift_ms_per_min=slope, drift_uncertainty=uncertainty)
+    assert is_clear_drift(course, evidence) == clear
+
+
+def test_what_is_nearly_an_edit_is_a_less_certain_constant():
+    """A lead that is halfway elsewhere for a while too short or too little to be told."""
+    near = [course_of(30, jump(15, 0.0, 0.6), seed=seed, fit=0.3) for seed in range(8)]
+    constants = [course for course in near if course.kind == "constant"]
+    assert len(constants) >= 2
+    assert any(course.spread_frames >= 0.2 for course in constants)
+    sure = course_of(60, lambda _: 0.3, seed=0)
+    assert (sure.kind, sure.spread_frames) == ("constant", 0.0)
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)
@@ -146,6 +185,10 @@ def test_the_ends_of_a_drift_have_their_own_leads():
     assert timeline.course.kind == "drift"
     assert [part.start_s for part in timeline.parts] == pytest.approx([0, 180], abs=1)
     assert [part.answer.lead_frames for part in timeline.parts] == pytest.approx([0, 6], abs=0.6)
+    level = draw_timeline(*make_scores(180, lambda _: 0.0, seed=5), CALIBRATION).points
+    wider_ms = 1.5 * timeline.course.drift_uncertainty
+    for part in timeline.parts:
+        assert part.answer.uncertainty_ms > wider_ms + 0.2 * min(each.answer.uncertainty_ms for each in level)
 
 
 @settings(deadline=None, max_examples=30)
