@@ -112,9 +112,9 @@ def check_file(
     `audio` checks against a separate sound file, which begins with the first picture; `audio_stream`
     against the sound of that number, from 0. `start_s` and `end_s` restrict the check to a part. What
     is longer than `WHOLE_S` is looked at in places, as many as it takes, unless `full`. Offsets of
-    up to `range_frames` frames are tried. `speaker` is
-    "auto" (the faces that speak), "all" or the number of a face, from 1 in the order of `tracks`; the
-    timeline has a point for every `every_s` seconds. Raises MediaError, ModelError or ConfigError; an
+    up to `range_frames` frames are tried. `speaker` is "auto" (the faces that speak), "all" or the number
+    of a face, from 1 in the order of `tracks`, which implies `full`; the timeline has a point for every
+    `every_s` seconds. Raises MediaError, ModelError or ConfigError; an
     answer that cannot be given is a report with status "undetermined" and a reason.
     """
     limits = parse_tolerance(tolerance)
@@ -138,6 +138,7 @@ def check_file(
         if sound is None and not media.has_audio:
             raise MediaError(f"{path}: no audio stream", "no_audio")
         last_s = min(math.inf if end_s is None else end_s, media.info.duration_s or 0)
+        full = full or isinstance(speaker, int)  # faces have no lasting number from place to place
         in_places = not full and last_s > WHOLE_S and asked.path.is_file()
         seen = (_look_in_places(asked, last_s) if in_places else None) or _look_at_whole(asked, media)
     findings = judge_looks(seen.looks, calibration, speaker=speaker)

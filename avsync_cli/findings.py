@@ -79,7 +79,9 @@ def report_findings(
     tracks = [_track_report(face, each) for face, each in zip(findings.faces, findings.speakers, strict=True)]
     base = replace(base, tracks=tuple(tracks), used_track=verdict.used, heard_tracks=verdict.heard)
     if verdict.answer is None and findings.faces:
-        return replace(base, message=f"cannot tell: there is no such face, only {len(tracks)}")
+        return replace(
+            base, reason="no_such_face", message=f"cannot tell: there is no such face, only {len(tracks)}"
+        )
     course = None if timeline is None else timeline.course
     if timeline is None or course is None:
         return base

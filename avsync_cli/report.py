@@ -20,6 +20,7 @@ from avsync_cli.spec import FRAME_MS, REPORT_SCHEMA_VERSION, Precision, Toleranc
 Status = Literal["in_sync", "out_of_sync", "undetermined", "error"]
 Reason = Literal[
     "no_face",
+    "no_such_face",
     "no_speech",
     "no_visible_speaker",
     "too_short",
@@ -205,6 +206,7 @@ def describe_reason(reason: Reason) -> str:
     """Why there is no answer, in words."""
     return {
         "no_face": "no face was found",
+        "no_such_face": "there is no face of that number",
         "no_speech": "there is no speech to compare with the mouth",
         "no_visible_speaker": "there is a voice, but no mouth that is seen moves",
         "too_short": "less than one second of a face with sound can be used",
