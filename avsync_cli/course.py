@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.scan import leads_of
+from avsync_cli.scan import WINDOWS_AT_ONCE, leads_of, take_relative
 from avsync_cli.spec import CANDIDATES, VIDEO_FPS
 from avsync_cli.timing import lead_ms
 
@@ -98,17 +98,18 @@ def measure_evidence(ticks: Ticks, scores: Floats) -> Evidence:
     less than 25 independent scores: `SHARPNESS` is what makes true offsets of the validation clips most
     likely, at 1, 2 and 5 s alike.
     """
-    present = np.isfinite(scores)
-    heard = present.any(axis=1)
-    scores, present, seconds = scores[heard], present[heard], ticks[heard] // VIDEO_FPS
-    counts = np.maximum(present.sum(axis=1, keepdims=True), 1)
-    filled = np.where(present, scores, 0).astype(np.float64)
-    relative = np.where(present, filled - filled.sum(axis=1, keepdims=True) / counts, 0)
-    bins, place = np.unique(seconds, return_inverse=True)
-    sums = np.zeros((len(bins), scores.shape[1]))
-    np.add.at(sums, place, relative)
+    heard = np.asarray(np.isfinite(scores).any(axis=1))
+    bins, place = np.unique(ticks[heard] // VIDEO_FPS, return_inverse=True)
+    places_of = np.zeros(len(ticks), np.int64)
+    places_of[heard] = place
+    sums, squares, count = np.zeros((len(bins), scores.shape[1])), 0.0, 0
+    for first in range(0, len(ticks), WINDOWS_AT_ONCE):
+        part = slice(first, first + WINDOWS_AT_ONCE)
+        relative, present = take_relative(scores[part])
+        np.add.at(sums, places_of[part][heard[part]], relative[heard[part]])
+        squares, count = squares + float((relative**2).sum()), count + int(present.sum())
     fine = _refine(sums)
-    spread = float(relative[present].std()) if present.any() else 0.0
+    spread = float(np.sqrt(squares / max(1, count)))  # each window's mean is 0
     logs = fine * (SHARPNESS / max(spread, 1e-9))
     logs -= np.logaddexp.reduce(logs, axis=1, keepdims=True)
     places = fine.shape[1]

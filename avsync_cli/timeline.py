@@ -21,6 +21,7 @@ from avsync_cli.course import (
     measure_spread,
 )
 from avsync_cli.model import Calibration
+from avsync_cli.scan import WINDOWS_AT_ONCE
 from avsync_cli.spec import EVERY_S, VIDEO_FPS
 
 Floats = NDArray[np.float32]
@@ -60,7 +61,8 @@ def draw_timeline(
     parts: tuple[Point, ...] = ()
     if course is not None and course.kind != "constant":
         answer_parts = _answer_levels if course.kind == "steps" else _answer_ends
-        parts = answer_parts(course, ticks[kept], scores[kept], calibration)
+        rests_on = (ticks, scores) if kept.all() else (ticks[kept], scores[kept])
+        parts = answer_parts(course, *rests_on, calibration)
     if course is not None and course.kind == "steps":
         course = _refine_steps(course, parts)
     return Timeline(course, parts, tuple(_answer_every(ticks, scores, calibration, every_s)))
@@ -100,10 +102,13 @@ def straighten(ticks: Ticks, scores: Floats, course: Course, *, reference_frames
     What is moved in from beyond the offsets scored is NaN.
     """
     shifts = np.rint(course.leads_at(ticks / VIDEO_FPS) - reference_frames).astype(np.int64)
-    columns = np.arange(scores.shape[1]) + shifts[:, None]
-    inside = (columns >= 0) & (columns < scores.shape[1])
-    moved = np.take_along_axis(scores, columns.clip(0, scores.shape[1] - 1), axis=1)
-    straight: Floats = np.where(inside, moved, np.nan).astype(np.float32)
+    straight = np.full(scores.shape, np.nan, np.float32)
+    for first in range(0, len(scores), WINDOWS_AT_ONCE):
+        part = slice(first, first + WINDOWS_AT_ONCE)
+        columns = np.arange(scores.shape[1]) + shifts[part, None]
+        inside = (columns >= 0) & (columns < scores.shape[1])
+        moved = np.take_along_axis(scores[part], columns.clip(0, scores.shape[1] - 1), axis=1)
+        straight[part] = np.where(inside, moved, np.nan)
     return straight
 
 
