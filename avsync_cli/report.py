@@ -218,10 +218,13 @@ def describe_reason(reason: Reason) -> str:
     }[reason]
 
 
-def fix_command(file: str, audio_lead_ms: float, *, audio: str | None = None) -> str:
+def fix_command(
+    file: str, audio_lead_ms: float, *, audio: str | None = None, audio_stream: int | None = None
+) -> str:
     """An ffmpeg command that puts the file right without re-encoding: early audio is delayed.
 
-    `audio` is the separate sound file that was checked, if any.
+    `audio` is the separate sound file that was checked, if any. Of several sounds only the one of number
+    `audio_stream` is moved, where that is given; the others stay as they are, before it.
     """
     stem, dot, suffix = file.rpartition(".")
     fixed = f"{stem}.synced{dot}{suffix}" if dot and "/" not in suffix else f"{file}.synced.mkv"
@@ -230,7 +233,10 @@ def fix_command(file: str, audio_lead_ms: float, *, audio: str | None = None) ->
         shlex.quote(f"./{name}" if name.startswith("-") else name) for name in (file, audio or file, fixed)
     )
     delay_s = audio_lead_ms / 1000
-    return f"ffmpeg -i {source} -itsoffset {delay_s:.3f} -i {sound} -map 0:v -map 1:a -c copy {target}"
+    moved = "-map 1:a"
+    if audio_stream is not None:
+        moved = f"-map 0:a -map -0:a:{audio_stream} -map 1:a:{audio_stream}"
+    return f"ffmpeg -i {source} -itsoffset {delay_s:.3f} -i {sound} -map 0:v {moved} -c copy {target}"
 
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value

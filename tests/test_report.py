@@ -2,10 +2,11 @@
 
 import json
 import shlex
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pytest
 
+from avsync_cli.display import print_report
 from avsync_cli.errors import MediaError
 from avsync_cli.report import Report, describe_lead, error_report, fix_command, gravest_exit_code
 from avsync_cli.spec import TOLERANCES
@@ -41,6 +42,19 @@ def test_a_separate_sound_is_what_the_fix_moves():
     words = shlex.split(fix_command("a.mp4", 80.0, audio="b.wav"))
     assert words[words.index("-itsoffset") + 2 :][:2] == ["-i", "b.wav"]
     assert "-0.120" in fix_command("clip.mp4", -120.0)
+
+
+def test_of_several_sounds_only_the_one_that_was_checked_is_moved():
+    words = shlex.split(fix_command("a.mkv", 80.0, audio_stream=1))
+    mapped = [value for option, value in pairwise(words) if option == "-map"]
+    assert mapped == ["0:v", "0:a", "-0:a:1", "1:a:1"]
+    assert shlex.split(fix_command("a.mkv", 80.0)).count("-map") == 2
+
+
+def test_the_words_for_a_terminal_have_that_command_too(capsys):
+    report = Report("a.mkv", "out_of_sync", "early", (-125, 45), audio_lead_ms=80.0)
+    print_report(report, audio_stream=1)
+    assert fix_command("a.mkv", 80.0, audio_stream=1) in capsys.readouterr().out
 
 
 def test_the_gravest_code_wins_in_any_order():
