@@ -28,6 +28,7 @@ from avsync_cli.spec import (
     EVERY_S,
     MAX_LOOKS,
     MAX_RANGE_FRAMES,
+    MIN_EVERY_S,
     MIN_PASSAGES,
     RANGE_FRAMES,
     VIDEO_FPS,
@@ -157,8 +158,8 @@ def check_file(
 
 
 def _refuse_no_timeline(range_frames: int, every_s: float) -> None:
-    if not 0 < every_s < math.inf:
-        raise ConfigError(f"every {every_s} s: a timeline needs stretches of more than 0 s")
+    if not MIN_EVERY_S <= every_s < math.inf:
+        raise ConfigError(f"every {every_s:g} s: a timeline needs stretches of {MIN_EVERY_S:g} s and more")
     if not RANGE_FRAMES <= range_frames <= MAX_RANGE_FRAMES:
         raise ConfigError(f"range {range_frames}: must be {RANGE_FRAMES} to {MAX_RANGE_FRAMES} frames")
 

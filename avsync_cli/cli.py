@@ -84,7 +84,7 @@ def check(
         str, typer.Option(help="Whom to listen to: auto, all, or the number of a face, from 1.")
     ] = "auto",
     every: Annotated[
-        float, typer.Option(help="Seconds from one point of the timeline to the next.")
+        float, typer.Option(help="Seconds from one point of the timeline to the next, 1 or more.")
     ] = EVERY_S,
     tolerance: Annotated[
         str,
