@@ -22,7 +22,7 @@ from avsync_cli.course import (
 )
 from avsync_cli.model import Calibration
 from avsync_cli.scan import WINDOWS_AT_ONCE
-from avsync_cli.spec import EVERY_S, VIDEO_FPS
+from avsync_cli.spec import EVERY_S, VIDEO_FPS, WINDOW_FRAMES
 
 Floats = NDArray[np.float32]
 Ticks = NDArray[np.int64]
@@ -113,9 +113,15 @@ def straighten(ticks: Ticks, scores: Floats, course: Course, *, reference_frames
 
 
 def _answer_every(ticks: Ticks, scores: Floats, calibration: Calibration, every_s: float) -> list[Point]:
+    """A point for every stretch with windows; the first begins and the last ends with what was seen."""
     numbers = (ticks / VIDEO_FPS // every_s).astype(np.int64)
+    first_s, end_s = _first_s(ticks), float(ticks.max() + WINDOW_FRAMES) / VIDEO_FPS
     return [
-        Point(number * every_s, (number + 1) * every_s, answer_scores(scores[numbers == number], calibration))
+        Point(
+            max(number * every_s, first_s),
+            min((number + 1) * every_s, end_s),
+            answer_scores(scores[numbers == number], calibration),
+        )
         for number in np.unique(numbers).tolist()
     ]
 

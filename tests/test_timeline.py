@@ -193,11 +193,17 @@ def test_the_points_of_a_timeline_are_the_answers_of_their_seconds():
         (0, 10),
         (10, 20),
         (20, 30),
-        (30, 40),
+        (30, pytest.approx(35, abs=0.2)),
     ]
     leads = [point.answer.lead_frames for point in timeline.points]
     assert leads == pytest.approx([0, 0, 5, 5], abs=0.7)
     assert [part.answer.lead_frames for part in timeline.parts] == pytest.approx([0, 5], abs=0.4)
+
+
+def test_a_timeline_keeps_to_what_was_seen():
+    ticks, scores = make_scores(1.08, lambda _: 0.0, seed=0)  # the windows of 31 pictures
+    (point,) = draw_timeline(ticks + 125, scores, CALIBRATION, every_s=10).points
+    assert (point.start_s, point.end_s) == (5.0, 6.24)
 
 
 def test_the_ends_of_a_drift_have_their_own_leads():
