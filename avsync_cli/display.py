@@ -76,10 +76,15 @@ def _describe_used(report: Report) -> str:
     who = "the only face" if count == 1 else f"{len(used)} of {count} faces"
     if len(used) == count > 1:
         who = f"all {count} faces together"
-    where = f"{who}, {first_s:.1f} s to {last_s:.1f} s"
     if len(report.passages) < 2:
-        return where
-    return f"{report.looked_at_s:.0f} s in {len(report.passages)} passages: {where}"
+        return f"{who}, {first_s:.1f} s to {last_s:.1f} s"
+    # A person is another face in every passage: how many faces there are tells nothing.
+    seen = sum(
+        any(passage.start_s <= track.start_s < passage.end_s for track in used) for passage in report.passages
+    )
+    who = f"who is seen in {seen} of them"
+    looked_at = f"{report.looked_at_s:.0f} s in {len(report.passages)} passages"
+    return f"{looked_at}: {who}, {first_s:.1f} s to {last_s:.1f} s"
 
 
 def _describe_step(step: StepReport) -> str:

@@ -8,7 +8,15 @@ import pytest
 
 from avsync_cli.display import print_report
 from avsync_cli.errors import MediaError
-from avsync_cli.report import Report, describe_lead, error_report, fix_command, gravest_exit_code
+from avsync_cli.report import (
+    PassageReport,
+    Report,
+    TrackReport,
+    describe_lead,
+    error_report,
+    fix_command,
+    gravest_exit_code,
+)
 from avsync_cli.spec import TOLERANCES
 
 ITU = TOLERANCES["itu-detect"]
@@ -55,6 +63,20 @@ def test_the_words_for_a_terminal_have_that_command_too(capsys):
     report = Report("a.mkv", "out_of_sync", "early", (-125, 45), audio_lead_ms=80.0)
     print_report(report, audio_stream=1)
     assert fix_command("a.mkv", 80.0, audio_stream=1) in capsys.readouterr().out
+
+
+def test_one_person_in_three_passages_is_not_three_faces(capsys):
+    places_s = (74.9, 200.0, 476.0)
+    tracks = tuple(TrackReport(at, at + 2.4, [0, 0, 9, 9], 0.0, 0.9, True, 0.2, []) for at in places_s)
+    passages = tuple(PassageReport(at, at + 2.4) for at in (10.0, *places_s))
+    report = Report(
+        "a.mkv", "in_sync", "", (-125, 45), looked_at_s=9.6, passages=passages, tracks=tracks,
+        heard_tracks=(0, 1, 2),
+    )  # fmt: skip
+    print_report(report)
+    said = capsys.readouterr().out
+    assert "10 s in 4 passages: who is seen in 3 of them, 74.9 s to 478.4 s" in said
+    assert "faces" not in said
 
 
 def test_the_gravest_code_wins_in_any_order():
