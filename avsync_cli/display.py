@@ -94,7 +94,10 @@ def _describe_step(step: StepReport) -> str:
 
 def _describe_drift(report: Report) -> str:
     uncertainty = report.drift_uncertainty_ms_per_min or 0.0
-    return f"audio lead grows by {report.drift_ms_per_min:+.1f} ± {uncertainty:.1f} ms a minute"
+    slope = report.drift_ms_per_min or 0.0
+    return (
+        f"audio lead {'grows' if slope > 0 else 'falls'} by {abs(slope):.1f} ± {uncertainty:.1f} ms a minute"
+    )
 
 
 def _describe_track(track: TrackReport) -> str:

@@ -79,6 +79,16 @@ def test_one_person_in_three_passages_is_not_three_faces(capsys):
     assert "faces" not in said
 
 
+@pytest.mark.parametrize(("slope", "word"), [(-24.4, "falls by 24.4 ± 3.0"), (24.4, "grows by 24.4 ± 3.0")])
+def test_a_drift_grows_or_falls(capsys, slope, word):
+    report = Report(
+        "a.mkv", "in_sync", "", (-125, 45), course="drift", drift_ms_per_min=slope,
+        drift_uncertainty_ms_per_min=3.0,
+    )  # fmt: skip
+    print_report(report)
+    assert f"audio lead {word} ms a minute" in capsys.readouterr().out
+
+
 def test_the_gravest_code_wins_in_any_order():
     order = (0, 3, 1, 4, 5, 70)
     for codes in permutations(order, 3):
