@@ -223,7 +223,7 @@ def _watched(pictures: Iterable[Picture], asked: _Asked, duration_s: float | Non
 
 
 def _is_enough(looks: list[Look], calibration: Calibration) -> bool:
-    """Whether the looks so far answer the question; what has no face, no speech or repeats, is not."""
+    """Whether the looks so far answer the question; those without a face or speech, or repeats, do not."""
     alone = [judge_looks([look], calibration).verdict.answer for look in leave_out_repeats(looks)]
     speaking = [answer for answer in alone if answer is not None and answer.reason not in _SILENT]
     return len(speaking) >= MIN_PASSAGES and is_enough(
