@@ -14,7 +14,7 @@ from avsync_cli.assess import is_enough
 from avsync_cli.batch.limits import count_cores
 from avsync_cli.errors import ConfigError, MediaError, ModelError
 from avsync_cli.faces import FaceModels
-from avsync_cli.findings import add_timeline, judge_looks, report_findings
+from avsync_cli.findings import add_timeline, judge_looks, leave_out_repeats, report_findings
 from avsync_cli.looks import Look, Stopwatch, look_at
 from avsync_cli.media import Media, open_media, read_sound_file, refuse_no_part
 from avsync_cli.model import Calibration, Student, load_student
@@ -30,6 +30,7 @@ from avsync_cli.spec import (
     EVERY_S,
     MAX_LOOKS,
     MAX_RANGE_FRAMES,
+    MIN_EVERY_S,
     MIN_PASSAGES,
     RANGE_FRAMES,
     VIDEO_FPS,
@@ -114,9 +115,9 @@ def check_file(
     `audio` checks against a separate sound file, which begins with the first picture; `audio_stream`
     against the sound of that number, from 0. `start_s` and `end_s` restrict the check to a part. What
     is longer than `WHOLE_S` is looked at in places, as many as it takes, unless `full`. Offsets of
-    up to `range_frames` frames are tried. `speaker` is
-    "auto" (the faces that speak), "all" or the number of a face, from 1 in the order of `tracks`; the
-    timeline has a point for every `every_s` seconds. Raises MediaError, ModelError or ConfigError; an
+    up to `range_frames` frames are tried. `speaker` is "auto" (the faces that speak), "all" or the number
+    of a face, from 1 in the order of `tracks`, which implies `full`; the timeline has a point for every
+    `every_s` seconds. Raises MediaError, ModelError or ConfigError; an
     answer that cannot be given is a report with status "undetermined" and a reason.
     """
     limits = parse_tolerance(tolerance)
@@ -139,6 +140,7 @@ def check_file(
     with open_media(path, threads=engine.threads, audio_stream=audio_stream) as media:
         if sound is None and not media.has_audio:
             raise MediaError(f"{path}: no audio stream", "no_audio")
+        full = full or isinstance(speaker, int)  # faces have no lasting number from place to place
         seen = _look(asked, media, full=full)
     findings = judge_looks(seen.looks, calibration, speaker=speaker)
     findings = add_timeline(findings, calibration, every_s=every_s)
@@ -156,8 +158,8 @@ def check_file(
 
 
 def _refuse_no_timeline(range_frames: int, every_s: float) -> None:
-    if not 0 < every_s < math.inf:
-        raise ConfigError(f"every {every_s} s: a timeline needs stretches of more than 0 s")
+    if not MIN_EVERY_S <= every_s < math.inf:
+        raise ConfigError(f"every {every_s:g} s: a timeline needs stretches of {MIN_EVERY_S:g} s and more")
     if not RANGE_FRAMES <= range_frames <= MAX_RANGE_FRAMES:
         raise ConfigError(f"range {range_frames}: must be {RANGE_FRAMES} to {MAX_RANGE_FRAMES} frames")
 
@@ -245,8 +247,8 @@ def _watched(pictures: Iterable[Picture], asked: _Asked, duration_s: float | Non
 
 
 def _is_enough(looks: list[Look], calibration: Calibration) -> bool:
-    """Whether the looks so far answer the question; those without a face or speech do not count."""
-    alone = [judge_looks([look], calibration).verdict.answer for look in looks]
+    """Whether the looks so far answer the question; those without a face or speech, or repeats, do not."""
+    alone = [judge_looks([look], calibration).verdict.answer for look in leave_out_repeats(looks)]
     speaking = [answer for answer in alone if answer is not None and answer.reason not in _SILENT]
     return len(speaking) >= MIN_PASSAGES and is_enough(
         judge_looks(looks, calibration).verdict.answer, speaking

@@ -84,7 +84,7 @@ def check(
         str, typer.Option(help="Whom to listen to: auto, all, or the number of a face, from 1.")
     ] = "auto",
     every: Annotated[
-        float, typer.Option(help="Seconds from one point of the timeline to the next.")
+        float, typer.Option(help="Seconds from one point of the timeline to the next, 1 or more.")
     ] = EVERY_S,
     tolerance: Annotated[
         str,
@@ -138,7 +138,13 @@ def check(
         if as_json:
             typer.echo(json.dumps(report.to_json(), ensure_ascii=False, allow_nan=False))
         elif report.status != "error":
-            print_report(report, audio=None if audio is None else str(audio), quiet=quiet, verbose=verbose)
+            print_report(
+                report,
+                audio=None if audio is None else str(audio),
+                audio_stream=audio_stream,
+                quiet=quiet,
+                verbose=verbose,
+            )
         codes.append(report.exit_code)
     raise typer.Exit(gravest_exit_code(codes))
 

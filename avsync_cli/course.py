@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.scan import leads_of
+from avsync_cli.scan import WINDOWS_AT_ONCE, leads_of, take_relative
 from avsync_cli.spec import CANDIDATES, VIDEO_FPS
 from avsync_cli.timing import lead_ms
 
@@ -30,6 +30,9 @@ STEP_COST = 3.0  # times half the logarithm of the number of seconds, for each o
 DRIFT_COST = 3.0  # the same, for the slope
 MIN_LEVEL_S = 4  # seconds with a voice between two steps: fewer may agree by chance
 MIN_DRIFT_S = 10  # seconds with a voice that a slope needs
+MIN_DRIFT_SPAN_S = 45  # from the first to the last of them: an edit bends a shorter stretch as a slope does
+CLEAR_DRIFT = 2.0  # times its uncertainty: what a slope must exceed
+MAX_DRIFT_MS_PER_MIN = 300.0  # a clock that is off by half a percent; what is steeper is an edit
 # Drop of the logarithm of the likelihood up to which a slope or a place is stated to be possible. 1.35, half
 # the chi-square of one number at 90 %, would do if the errors of the seconds were independent; those of a
 # scene are not.
@@ -60,7 +63,8 @@ class Step:
 class Course:
     """The lead in frames is `lead_frames` up to the first step; with a drift it is that at `origin_s`.
 
-    `drift_uncertainty` (ms a minute) is to cover the true slope in 90 of 100 files.
+    `drift_uncertainty` (ms a minute) is to cover the true slope in 90 of 100 files. `spread_frames` is half
+    of what the two halves of a constant disagree by, where another course is about as likely.
     """
 
     kind: Kind
@@ -69,6 +73,7 @@ class Course:
     drift_ms_per_min: float = 0.0
     drift_uncertainty: float | None = None
     steps: tuple[Step, ...] = ()
+    spread_frames: float = 0.0
 
     def leads_at(self, times_s: Doubles) -> Doubles:
         """Audio leads in frames at times [N] in s: [N]."""
@@ -93,17 +98,18 @@ def measure_evidence(ticks: Ticks, scores: Floats) -> Evidence:
     less than 25 independent scores: `SHARPNESS` is what makes true offsets of the validation clips most
     likely, at 1, 2 and 5 s alike.
     """
-    present = np.isfinite(scores)
-    heard = present.any(axis=1)
-    scores, present, seconds = scores[heard], present[heard], ticks[heard] // VIDEO_FPS
-    counts = np.maximum(present.sum(axis=1, keepdims=True), 1)
-    filled = np.where(present, scores, 0).astype(np.float64)
-    relative = np.where(present, filled - filled.sum(axis=1, keepdims=True) / counts, 0)
-    bins, place = np.unique(seconds, return_inverse=True)
-    sums = np.zeros((len(bins), scores.shape[1]))
-    np.add.at(sums, place, relative)
+    heard = np.asarray(np.isfinite(scores).any(axis=1))
+    bins, place = np.unique(ticks[heard] // VIDEO_FPS, return_inverse=True)
+    places_of = np.zeros(len(ticks), np.int64)
+    places_of[heard] = place
+    sums, squares, count = np.zeros((len(bins), scores.shape[1])), 0.0, 0
+    for first in range(0, len(ticks), WINDOWS_AT_ONCE):
+        part = slice(first, first + WINDOWS_AT_ONCE)
+        relative, present = take_relative(scores[part])
+        np.add.at(sums, places_of[part][heard[part]], relative[heard[part]])
+        squares, count = squares + float((relative**2).sum()), count + int(present.sum())
     fine = _refine(sums)
-    spread = float(relative[present].std()) if present.any() else 0.0
+    spread = float(np.sqrt(squares / max(1, count)))  # each window's mean is 0
     logs = fine * (SHARPNESS / max(spread, 1e-9))
     logs -= np.logaddexp.reduce(logs, axis=1, keepdims=True)
     places = fine.shape[1]
@@ -130,6 +136,36 @@ def fit_constant(evidence: Evidence) -> tuple[float, Course]:
     total = evidence.logs.sum(axis=0)
     best = int(total.argmax())
     return float(total[best]), Course("constant", float(evidence.leads_frames[best]))
+
+
+def is_clear_drift(course: Course, evidence: Evidence) -> bool:
+    """Whether a drift is long, steep and sure enough to be told from an edit."""
+    span_s = int(evidence.seconds[-1] - evidence.seconds[0]) + 1
+    slope = abs(course.drift_ms_per_min)
+    sure = slope >= CLEAR_DRIFT * (course.drift_uncertainty or 0.0)
+    return sure and span_s >= MIN_DRIFT_SPAN_S and slope <= MAX_DRIFT_MS_PER_MIN
+
+
+def measure_spread(evidence: Evidence, fits: list[tuple[float, Course]]) -> float:
+    """Half of what the best constants of the two halves of the evidence differ by, in frames.
+
+    0 where no edit and no slope, among `fits` or refused before, comes near to the best constant.
+    """
+    constant = fit_constant(evidence)[0]
+    rivals = [value for value, course in fits if course.kind != "constant"]
+    if max([*rivals, _best_edit(evidence.logs)]) <= constant - COVERED_DROP:
+        return 0.0
+    halves = np.array_split(evidence.logs, 2)
+    leads = [evidence.leads_frames[half.sum(axis=0).argmax()] for half in halves]
+    return float(abs(leads[0] - leads[1])) / 2
+
+
+def _best_edit(logs: Doubles) -> float:
+    """The criterion of the best single step, whether or not a constant is better."""
+    sums = np.cumsum(logs, axis=0)
+    before = sums[MIN_LEVEL_S - 1 : len(sums) - MIN_LEVEL_S]
+    both = before.max(axis=1) + (sums[-1] - before).max(axis=1)
+    return float(both.max(initial=-np.inf)) - STEP_COST * float(np.log(len(logs)))
 
 
 def _fit_steps(evidence: Evidence) -> tuple[float, Course]:

@@ -15,18 +15,24 @@ _STYLES: dict[Status, tuple[str, str]] = {
 
 
 def print_report(
-    report: Report, *, audio: str | None = None, quiet: bool = False, verbose: bool = False
+    report: Report,
+    *,
+    audio: str | None = None,
+    audio_stream: int | None = None,
+    quiet: bool = False,
+    verbose: bool = False,
 ) -> None:
     """Print the verdict; unless quiet what it rests on and how to fix it; every face if verbose.
 
-    `audio` is the separate sound file that was checked, if any.
+    `audio` is the separate sound file that was checked, if any, `audio_stream` the number of the sound that
+    was asked for.
     """
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, emoji=False)  # ":a:" is no emoji in a command
     style, verdict = _STYLES[report.status]
     console.print(f"{escape(report.file)}: [{style}]{verdict}[/]: {escape(report.message)}")
     if quiet:
         return
-    for name, text in _details(report, audio):
+    for name, text in _details(report, audio, audio_stream):
         console.print(f"  [dim]{name:<11}[/]{escape(text)}")
     if verbose:
         for track in report.tracks:
@@ -41,7 +47,7 @@ def print_report(
             console.print(f"  [dim]{'model':<11}[/]{escape(identity)}")
 
 
-def _details(report: Report, audio: str | None) -> list[tuple[str, str]]:
+def _details(report: Report, audio: str | None, audio_stream: int | None) -> list[tuple[str, str]]:
     latest, earliest = report.limits_ms
     details = []
     if report.audio_lead_ms is not None and report.uncertainty_ms is not None:
@@ -58,7 +64,8 @@ def _details(report: Report, audio: str | None) -> list[tuple[str, str]]:
     # A single delay mends only what is early or late throughout.
     is_constant = report.course in (None, "constant")
     if report.status == "out_of_sync" and report.audio_lead_ms is not None and is_constant:
-        details.append(("to fix", fix_command(report.file, report.audio_lead_ms, audio=audio)))
+        command = fix_command(report.file, report.audio_lead_ms, audio=audio, audio_stream=audio_stream)
+        details.append(("to fix", command))
     return details
 
 
@@ -71,10 +78,15 @@ def _describe_used(report: Report) -> str:
     who = "the only face" if count == 1 else f"{len(used)} of {count} faces"
     if len(used) == count > 1:
         who = f"all {count} faces together"
-    where = f"{who}, {first_s:.1f} s to {last_s:.1f} s"
     if len(report.passages) < 2:
-        return where
-    return f"{report.looked_at_s:.0f} s in {len(report.passages)} passages: {where}"
+        return f"{who}, {first_s:.1f} s to {last_s:.1f} s"
+    # A person is another face in every passage: how many faces there are tells nothing.
+    seen = sum(
+        any(passage.start_s <= track.start_s < passage.end_s for track in used) for passage in report.passages
+    )
+    who = f"who is seen in {seen} of them"
+    looked_at = f"{report.looked_at_s:.0f} s in {len(report.passages)} passages"
+    return f"{looked_at}: {who}, {first_s:.1f} s to {last_s:.1f} s"
 
 
 def _describe_search(report: Report) -> str:
@@ -92,7 +104,10 @@ def _describe_step(step: StepReport) -> str:
 
 def _describe_drift(report: Report) -> str:
     uncertainty = report.drift_uncertainty_ms_per_min or 0.0
-    return f"audio lead grows by {report.drift_ms_per_min:+.1f} ± {uncertainty:.1f} ms a minute"
+    slope = report.drift_ms_per_min or 0.0
+    return (
+        f"audio lead {'grows' if slope > 0 else 'falls'} by {abs(slope):.1f} ± {uncertainty:.1f} ms a minute"
+    )
 
 
 def _describe_track(track: TrackReport) -> str:

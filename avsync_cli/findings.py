@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avsync_cli.assess import Answer
 from avsync_cli.looks import FacePiece, Look, group_faces
@@ -17,10 +18,16 @@ from avsync_cli.report import (
     describe_reason,
 )
 from avsync_cli.speakers import AUTO, Speaker, Verdict, choose_verdict, judge_speakers
-from avsync_cli.spec import EVERY_S, VIDEO_FPS, Tolerance
+from avsync_cli.spec import EVERY_S, SPEECH_FLOOR_DB, VIDEO_FPS, Tolerance
 from avsync_cli.streams import MediaInfo
 from avsync_cli.timeline import Point, Timeline, draw_timeline
 from avsync_cli.timing import lead_ms
+
+Floats = NDArray[np.float32]
+
+_REPEAT_SHIFT_TICKS = 20  # by which passages of a loop may begin elsewhere
+_REPEAT_CORRELATION = 0.95  # of the levels of two passages: the same sound, coded again
+_NOTHING_HEARD = ("no_speech", "no_visible_speaker", "too_short")
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,22 @@ def judge_looks(looks: list[Look], calibration: Calibration, *, speaker: str | i
 
 
 def add_timeline(findings: Findings, calibration: Calibration, *, every_s: float = EVERY_S) -> Findings:
-    """The same with the timeline of the faces that were listened to."""
-    pieces = [piece for place in findings.verdict.heard for piece in findings.faces[place]]
-    if not pieces:
+    """The same with the timeline of the faces that the verdict rests on.
+
+    A verdict of one face among several that were heard may be right for its shot alone, where the file was
+    edited between shots. So all of them are asked first; where they give an edit or a drift that agrees with
+    that face, the verdict rests on all. Otherwise the timeline is that of the one face.
+    """
+    verdict = findings.verdict
+    if not verdict.heard:
         return findings
-    scores = np.concatenate([piece.scores for piece in pieces])
-    ticks = np.concatenate([piece.ticks[: len(piece.scores)] for piece in pieces])
+    ticks, scores = _gather_scores(findings, verdict.heard)
+    timeline = draw_timeline(ticks, scores, calibration, every_s=every_s)
+    if verdict.used is None or len(verdict.heard) == 1:
+        return replace(findings, timeline=timeline)
+    ticks, scores = _gather_scores(findings, (verdict.used,))
+    if timeline.parts and _passes_through(timeline, verdict.answer, ticks):
+        return replace(findings, verdict=replace(verdict, used=None), timeline=timeline)
     return replace(findings, timeline=draw_timeline(ticks, scores, calibration, every_s=every_s))
 
 
@@ -58,13 +75,15 @@ def report_findings(
 ) -> Report:
     """Put the findings into the words and fields of the report."""
     verdict, timeline = findings.verdict, findings.timeline
-    parts = timeline.parts if timeline is not None else ()
-    chosen = _furthest_out(parts, limits) if parts else verdict.answer
+    parts = timeline.parts if timeline is not None and _may_have_parts(verdict.answer) else ()
+    chosen = _furthest_out(parts, limits) if parts else _widen(verdict.answer, timeline)
     base = _report_answer(path, info, limits, chosen, student)
     tracks = [_track_report(face, each) for face, each in zip(findings.faces, findings.speakers, strict=True)]
     base = replace(base, tracks=tuple(tracks), used_track=verdict.used, heard_tracks=verdict.heard)
     if verdict.answer is None and findings.faces:
-        return replace(base, message=f"cannot tell: there is no such face, only {len(tracks)}")
+        return replace(
+            base, reason="no_such_face", message=f"cannot tell: there is no such face, only {len(tracks)}"
+        )
     course = None if timeline is None else timeline.course
     if timeline is None or course is None:
         return base
@@ -84,6 +103,58 @@ def report_findings(
         drift_ms_per_min=course.drift_ms_per_min if drifts else None,
         drift_uncertainty_ms_per_min=course.drift_uncertainty if drifts else None,
     )
+
+
+def leave_out_repeats(looks: list[Look]) -> list[Look]:
+    """The looks whose sound is not that of one before them: a loop that is seen twice says nothing twice."""
+    kept: list[tuple[Look, Floats]] = []
+    for look in looks:
+        levels_db = max(
+            (piece.loudness_db for piece in look.pieces), key=len, default=np.zeros(0, np.float32)
+        )
+        if not any(_sounds_alike(levels_db, other) for _, other in kept):
+            kept.append((look, levels_db))
+    return [look for look, _ in kept]
+
+
+def _sounds_alike(one_db: Floats, other_db: Floats) -> bool:
+    """Whether levels [N] and [M] rise and fall together, one of them moved by some ticks."""
+    shortest = min(len(one_db), len(other_db)) - _REPEAT_SHIFT_TICKS
+    if shortest < _REPEAT_SHIFT_TICKS:
+        return False
+    middle = np.nan_to_num(one_db[_REPEAT_SHIFT_TICKS // 2 :][:shortest], nan=SPEECH_FLOOR_DB)
+    moved = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(other_db, nan=SPEECH_FLOOR_DB), shortest)
+    middle, moved = middle - middle.mean(), moved - moved.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(middle) * np.linalg.norm(moved, axis=1)
+    return bool((moved @ middle >= _REPEAT_CORRELATION * np.maximum(norms, 1e-6)).any())
+
+
+def _gather_scores(findings: Findings, places: tuple[int, ...]) -> tuple[NDArray[np.int64], Floats]:
+    """Ticks [V] and scores [V, C] of the windows of these faces."""
+    pieces = [piece for place in places for piece in findings.faces[place]]
+    ticks = np.concatenate([piece.ticks[: len(piece.scores)] for piece in pieces])
+    return ticks, np.concatenate([piece.scores for piece in pieces])
+
+
+def _passes_through(timeline: Timeline, answer: Answer | None, ticks: NDArray[np.int64]) -> bool:
+    """Whether at most of the ticks [V] the course is what this answer says, to a frame."""
+    if timeline.course is None or answer is None or answer.lead_frames is None:
+        return False
+    misses = np.abs(timeline.course.leads_at(ticks / VIDEO_FPS) - answer.lead_frames)
+    return float(np.median(misses)) <= 1.0
+
+
+def _may_have_parts(answer: Answer | None) -> bool:
+    """Whether the parts of a course may stand for an answer: not where there was nothing to answer from."""
+    return answer is not None and answer.reason not in _NOTHING_HEARD
+
+
+def _widen(answer: Answer | None, timeline: Timeline | None) -> Answer | None:
+    """The answer of a constant offset, less certain where its halves disagree (`course.measure_spread`)."""
+    course = None if timeline is None else timeline.course
+    if answer is None or answer.uncertainty_ms is None or course is None:
+        return answer
+    return replace(answer, uncertainty_ms=answer.uncertainty_ms + lead_ms(course.spread_frames))
 
 
 def _furthest_out(parts: tuple[Point, ...], limits: Tolerance) -> Answer:

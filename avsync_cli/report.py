@@ -20,6 +20,7 @@ from avsync_cli.spec import FRAME_MS, REPORT_SCHEMA_VERSION, Precision, Toleranc
 Status = Literal["in_sync", "out_of_sync", "undetermined", "error"]
 Reason = Literal[
     "no_face",
+    "no_such_face",
     "no_speech",
     "no_visible_speaker",
     "too_short",
@@ -205,6 +206,7 @@ def describe_reason(reason: Reason) -> str:
     """Why there is no answer, in words."""
     return {
         "no_face": "no face was found",
+        "no_such_face": "there is no face of that number",
         "no_speech": "there is no speech to compare with the mouth",
         "no_visible_speaker": "there is a voice, but no mouth that is seen moves",
         "too_short": "less than one second of a face with sound can be used",
@@ -216,10 +218,13 @@ def describe_reason(reason: Reason) -> str:
     }[reason]
 
 
-def fix_command(file: str, audio_lead_ms: float, *, audio: str | None = None) -> str:
+def fix_command(
+    file: str, audio_lead_ms: float, *, audio: str | None = None, audio_stream: int | None = None
+) -> str:
     """An ffmpeg command that puts the file right without re-encoding: early audio is delayed.
 
-    `audio` is the separate sound file that was checked, if any.
+    `audio` is the separate sound file that was checked, if any. Of several sounds only the one of number
+    `audio_stream` is moved, where that is given; the others stay as they are, before it.
     """
     stem, dot, suffix = file.rpartition(".")
     fixed = f"{stem}.synced{dot}{suffix}" if dot and "/" not in suffix else f"{file}.synced.mkv"
@@ -228,7 +233,10 @@ def fix_command(file: str, audio_lead_ms: float, *, audio: str | None = None) ->
         shlex.quote(f"./{name}" if name.startswith("-") else name) for name in (file, audio or file, fixed)
     )
     delay_s = audio_lead_ms / 1000
-    return f"ffmpeg -i {source} -itsoffset {delay_s:.3f} -i {sound} -map 0:v -map 1:a -c copy {target}"
+    moved = "-map 1:a"
+    if audio_stream is not None:
+        moved = f"-map 0:a -map -0:a:{audio_stream} -map 1:a:{audio_stream}"
+    return f"ffmpeg -i {source} -itsoffset {delay_s:.3f} -i {sound} -map 0:v {moved} -c copy {target}"
 
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value

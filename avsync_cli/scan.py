@@ -21,6 +21,7 @@ CURVE_FEATURES = 5  # numbers that `curve_features` gives
 _PART_WINDOWS = 12  # of a part that is asked by itself: half a second
 _SCATTER = 10.0  # of one window's score, about; only brings the features to the order of one
 _PAIRS_AT_ONCE = 1024  # the tokens of a pair may be 43 kB: a minute's would be 2 GB
+WINDOWS_AT_ONCE = 1000  # averaged: copies of a film's scores would be several times as large as they
 _PEAK_HALF_WIDTH = 2  # frames on each side that belong to the peak, not to its rivals
 
 
@@ -70,14 +71,23 @@ def average_curve(scores: Floats) -> Floats:
     counts as that mean, neither for nor against. So in a short clip an offset that few windows speak
     for does not win by the luck of the few. NaN where no window has the offset.
     """
-    present = np.isfinite(scores)
-    candidates = present.sum(axis=1, keepdims=True)
-    filled = np.where(present, scores, 0).astype(np.float64)
-    means = filled.sum(axis=1, keepdims=True) / np.maximum(candidates, 1)
-    relative = np.where(present, filled - means, 0)
-    windows = max(1, int((candidates > 0).sum()))
-    curve: Floats = np.where(present.any(axis=0), relative.sum(axis=0) / windows, np.nan).astype(np.float32)
+    sums, windows = np.zeros(scores.shape[1]), 0
+    spoken_for = np.zeros(scores.shape[1], bool)
+    for first in range(0, len(scores), WINDOWS_AT_ONCE):
+        relative, present = take_relative(scores[first : first + WINDOWS_AT_ONCE])
+        sums += relative.sum(axis=0)
+        windows += int(present.any(axis=1).sum())
+        spoken_for |= present.any(axis=0)
+    curve: Floats = np.where(spoken_for, sums / max(1, windows), np.nan).astype(np.float32)
     return curve
+
+
+def take_relative(scores: Floats) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scores [V, C] less the mean of their window, 0 where there is none; and where there are some [V, C]."""
+    present = np.isfinite(scores)
+    filled = np.where(present, scores, 0).astype(np.float64)
+    means = filled.sum(axis=1, keepdims=True) / np.maximum(present.sum(axis=1, keepdims=True), 1)
+    return np.where(present, filled - means, 0), present
 
 
 def count_windows(scores: Floats, curve: Floats) -> int:

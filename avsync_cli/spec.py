@@ -40,6 +40,7 @@ MAX_RANGE_FRAMES = 100  # that may be asked for
 CANDIDATES = 2 * RANGE_FRAMES + 1  # 31
 SOUND_REACH_TICKS = 35  # of sound around pictures that encoders may look at, beyond the offsets
 EVERY_S = 10.0  # from one point of the timeline to the next
+MIN_EVERY_S = 1.0  # less is too short to be answered from
 MIN_USABLE_FRAMES = VIDEO_FPS  # less than 1 s of one face is too little to answer from
 SPEECH_FLOOR_DB = -55.0  # dBFS; below it a frame is silent
 MIN_SPEECH_FRAMES = 10  # frames that must not be silent

@@ -10,9 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsync_cli.assess import Answer, answer_scores
-from avsync_cli.course import Course, Evidence, Step, fit_constant, fit_courses, measure_evidence
+from avsync_cli.course import (
+    Course,
+    Evidence,
+    Step,
+    fit_constant,
+    fit_courses,
+    is_clear_drift,
+    measure_evidence,
+    measure_spread,
+)
 from avsync_cli.model import Calibration
-from avsync_cli.spec import EVERY_S, VIDEO_FPS
+from avsync_cli.scan import WINDOWS_AT_ONCE
+from avsync_cli.spec import EVERY_S, VIDEO_FPS, WINDOW_FRAMES
 
 Floats = NDArray[np.float32]
 Ticks = NDArray[np.int64]
@@ -51,7 +61,8 @@ def draw_timeline(
     parts: tuple[Point, ...] = ()
     if course is not None and course.kind != "constant":
         answer_parts = _answer_levels if course.kind == "steps" else _answer_ends
-        parts = answer_parts(course, ticks[kept], scores[kept], calibration)
+        rests_on = (ticks, scores) if kept.all() else (ticks[kept], scores[kept])
+        parts = answer_parts(course, *rests_on, calibration)
     if course is not None and course.kind == "steps":
         course = _refine_steps(course, parts)
     return Timeline(course, parts, tuple(_answer_every(ticks, scores, calibration, every_s)))
@@ -66,16 +77,20 @@ def trace_course(ticks: Ticks, scores: Floats, calibration: Calibration) -> tupl
     evidence = measure_evidence(ticks, scores)
     seconds = ticks // VIDEO_FPS
     while len(evidence.seconds):
-        fits = [
+        fits = fit_courses(evidence)
+        holding = [
             (value, course)
-            for value, course in fit_courses(evidence)
-            if course.kind != "drift" or _holds_throughout(course, ticks, scores, calibration)
+            for value, course in fits
+            if course.kind != "drift"
+            or (is_clear_drift(course, evidence) and _holds_throughout(course, ticks, scores, calibration))
         ]
-        course = max(fits, key=lambda fit: fit[0])[1]
+        course = max(holding, key=lambda fit: fit[0])[1]
         doubted = _find_doubted(evidence, course, seconds, scores, calibration)
         if doubted.all():
             course, doubted = fit_constant(evidence)[1], ~doubted
         if not doubted.any():
+            if course.kind == "constant":
+                course = replace(course, spread_frames=measure_spread(evidence, fits))
             return course, np.isin(seconds, evidence.seconds)
         evidence = Evidence(evidence.seconds[~doubted], evidence.leads_frames, evidence.logs[~doubted])
     return None, np.zeros(len(ticks), bool)
@@ -87,17 +102,26 @@ def straighten(ticks: Ticks, scores: Floats, course: Course, *, reference_frames
     What is moved in from beyond the offsets scored is NaN.
     """
     shifts = np.rint(course.leads_at(ticks / VIDEO_FPS) - reference_frames).astype(np.int64)
-    columns = np.arange(scores.shape[1]) + shifts[:, None]
-    inside = (columns >= 0) & (columns < scores.shape[1])
-    moved = np.take_along_axis(scores, columns.clip(0, scores.shape[1] - 1), axis=1)
-    straight: Floats = np.where(inside, moved, np.nan).astype(np.float32)
+    straight = np.full(scores.shape, np.nan, np.float32)
+    for first in range(0, len(scores), WINDOWS_AT_ONCE):
+        part = slice(first, first + WINDOWS_AT_ONCE)
+        columns = np.arange(scores.shape[1]) + shifts[part, None]
+        inside = (columns >= 0) & (columns < scores.shape[1])
+        moved = np.take_along_axis(scores[part], columns.clip(0, scores.shape[1] - 1), axis=1)
+        straight[part] = np.where(inside, moved, np.nan)
     return straight
 
 
 def _answer_every(ticks: Ticks, scores: Floats, calibration: Calibration, every_s: float) -> list[Point]:
+    """A point for every stretch with windows; the first begins and the last ends with what was seen."""
     numbers = (ticks / VIDEO_FPS // every_s).astype(np.int64)
+    first_s, end_s = _first_s(ticks), float(ticks.max() + WINDOW_FRAMES) / VIDEO_FPS
     return [
-        Point(number * every_s, (number + 1) * every_s, answer_scores(scores[numbers == number], calibration))
+        Point(
+            max(number * every_s, first_s),
+            min((number + 1) * every_s, end_s),
+            answer_scores(scores[numbers == number], calibration),
+        )
         for number in np.unique(numbers).tolist()
     ]
 
@@ -115,16 +139,26 @@ def _answer_levels(
 
 
 def _answer_ends(course: Course, ticks: Ticks, scores: Floats, calibration: Calibration) -> tuple[Point, ...]:
-    """The whole drift's answer, moved to where it begins and to where it ends."""
+    """The whole drift's answer, moved to where it begins and to where it ends.
+
+    The further from the middle, the more the slope's uncertainty adds to that of the lead.
+    """
     straight = straighten(ticks, scores, course, reference_frames=course.lead_frames)
     answer = answer_scores(straight, calibration)
-    if answer.lead_frames is None:
+    if answer.lead_frames is None or answer.uncertainty_ms is None:
         return ()
     times_s = np.array([_first_s(ticks), _end_s(ticks)])
     moves = course.leads_at(times_s) - course.lead_frames
+    wider_ms = (course.drift_uncertainty or 0.0) * np.abs(times_s - course.origin_s) / 60
     return tuple(
-        Point(time_s, time_s, replace(answer, lead_frames=answer.lead_frames + move))
-        for time_s, move in zip(times_s.tolist(), moves.tolist(), strict=True)
+        Point(
+            time_s,
+            time_s,
+            replace(
+                answer, lead_frames=answer.lead_frames + move, uncertainty_ms=answer.uncertainty_ms + wider
+            ),
+        )
+        for time_s, move, wider in zip(times_s.tolist(), moves.tolist(), wider_ms.tolist(), strict=True)
     )
 
 

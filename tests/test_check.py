@@ -187,6 +187,12 @@ def test_an_engine_comes_with_its_own_model_and_threads(engine, heads, handmade)
         check_file(heads[0], engine=engine, model=handmade)
 
 
+@pytest.mark.parametrize("every_s", [1e-300, 0.04, 0.999, -1.0, float("nan"), float("inf")])
+def test_a_timeline_of_less_than_seconds_is_refused(engine, heads, every_s):
+    with pytest.raises(ConfigError, match="every"):
+        check_file(heads[0], engine=engine, every_s=every_s)
+
+
 def test_two_faces_and_silence_are_no_speech(tmp_path, engine):
     """What all faces say together must not get around what each of them is refused for."""
     head = TalkingHead(syllables(4.0), fps=Fraction(25), side=256)

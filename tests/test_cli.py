@@ -123,6 +123,8 @@ def test_range_speaker_and_timeline_can_be_asked_for(heads, handmade):
     nobody = avsync("check", heads[0], "--speaker", "2", "--model", handmade)
     assert nobody.returncode == 3
     assert "no such face, only 1" in nobody.stdout
+    nobody = avsync("check", heads[0], "--speaker", "2", "--model", handmade, "--json")
+    assert json.loads(nobody.stdout)["reason"] == "no_such_face"
     for wrong in (("--range", "14"), ("--range", "101"), ("--every", "0"), ("--speaker", "left")):
         assert avsync("check", heads[0], *wrong, "--model", handmade).returncode == 2
 

@@ -220,6 +220,17 @@ def test_full_looks_at_everything(tmp_path, engine, parts, zero_ms):
 
 
 @pytest.mark.slow
+def test_a_face_of_a_number_is_sought_in_all_of_a_long_file(tmp_path, engine, parts, zero_ms):
+    """Its passages would number it anew, and the number would mean another face in each."""
+    path = join(tmp_path, parts, "early " * 5)
+    report = check_file(path, engine=engine, speaker=1)
+    assert report.full
+    assert report.looked_at_s == pytest.approx(40, abs=0.1)
+    assert report.audio_lead_ms - zero_ms == pytest.approx(160, abs=8)
+    assert report.tracks == check_file(path, engine=engine, full=True).tracks
+
+
+@pytest.mark.slow
 def test_sound_that_is_forgotten_on_the_way_changes_nothing(monkeypatch, tmp_path, engine, parts):
     """One look that settles every second against one that has all the sound at the end."""
     monkeypatch.setattr("avsync_cli.tracks.MAX_TRACK_FRAMES", 60)

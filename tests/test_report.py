@@ -2,12 +2,21 @@
 
 import json
 import shlex
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pytest
 
+from avsync_cli.display import print_report
 from avsync_cli.errors import MediaError
-from avsync_cli.report import Report, describe_lead, error_report, fix_command, gravest_exit_code
+from avsync_cli.report import (
+    PassageReport,
+    Report,
+    TrackReport,
+    describe_lead,
+    error_report,
+    fix_command,
+    gravest_exit_code,
+)
 from avsync_cli.spec import TOLERANCES
 
 ITU = TOLERANCES["itu-detect"]
@@ -41,6 +50,43 @@ def test_a_separate_sound_is_what_the_fix_moves():
     words = shlex.split(fix_command("a.mp4", 80.0, audio="b.wav"))
     assert words[words.index("-itsoffset") + 2 :][:2] == ["-i", "b.wav"]
     assert "-0.120" in fix_command("clip.mp4", -120.0)
+
+
+def test_of_several_sounds_only_the_one_that_was_checked_is_moved():
+    words = shlex.split(fix_command("a.mkv", 80.0, audio_stream=1))
+    mapped = [value for option, value in pairwise(words) if option == "-map"]
+    assert mapped == ["0:v", "0:a", "-0:a:1", "1:a:1"]
+    assert shlex.split(fix_command("a.mkv", 80.0)).count("-map") == 2
+
+
+def test_the_words_for_a_terminal_have_that_command_too(capsys):
+    report = Report("a.mkv", "out_of_sync", "early", (-125, 45), audio_lead_ms=80.0)
+    print_report(report, audio_stream=1)
+    assert fix_command("a.mkv", 80.0, audio_stream=1) in capsys.readouterr().out
+
+
+def test_one_person_in_three_passages_is_not_three_faces(capsys):
+    places_s = (74.9, 200.0, 476.0)
+    tracks = tuple(TrackReport(at, at + 2.4, [0, 0, 9, 9], 0.0, 0.9, True, 0.2, []) for at in places_s)
+    passages = tuple(PassageReport(at, at + 2.4) for at in (10.0, *places_s))
+    report = Report(
+        "a.mkv", "in_sync", "", (-125, 45), looked_at_s=9.6, passages=passages, tracks=tracks,
+        heard_tracks=(0, 1, 2),
+    )  # fmt: skip
+    print_report(report)
+    said = capsys.readouterr().out
+    assert "10 s in 4 passages: who is seen in 3 of them, 74.9 s to 478.4 s" in said
+    assert "faces" not in said
+
+
+@pytest.mark.parametrize(("slope", "word"), [(-24.4, "falls by 24.4 ± 3.0"), (24.4, "grows by 24.4 ± 3.0")])
+def test_a_drift_grows_or_falls(capsys, slope, word):
+    report = Report(
+        "a.mkv", "in_sync", "", (-125, 45), course="drift", drift_ms_per_min=slope,
+        drift_uncertainty_ms_per_min=3.0,
+    )  # fmt: skip
+    print_report(report)
+    assert f"audio lead {word} ms a minute" in capsys.readouterr().out
 
 
 def test_the_gravest_code_wins_in_any_order():

@@ -1,5 +1,7 @@
 """The scan against slow loops, planted offsets and the edges of the range."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,6 +91,16 @@ def test_where_all_windows_have_all_offsets_the_average_is_the_mean():
     scores = np.random.default_rng(0).standard_normal((9, 31)).astype(np.float32)
     mean = scores.mean(axis=0)
     np.testing.assert_allclose(average_curve(scores), mean - mean.mean(), atol=1e-5)
+
+
+def test_the_average_of_a_film_needs_little_memory():
+    scores = np.random.default_rng(0).standard_normal((20_000, 201)).astype(np.float32)
+    tracemalloc.start()
+    curve = average_curve(scores)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.8 * scores.nbytes
+    np.testing.assert_allclose(curve, scores.mean(axis=0) - scores.mean(), atol=1e-5)
 
 
 def test_an_offset_that_few_windows_speak_for_does_not_win():

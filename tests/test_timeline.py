@@ -1,12 +1,22 @@
 """Courses that are known: constant, with edits, drifting; among voices that are not the face's own."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scored import CALIBRATION, make_scores
 
-from avsync_cli.course import MIN_LEVEL_S, STEP_COST, Course, Step, fit_courses, measure_evidence
+from avsync_cli.course import (
+    MIN_LEVEL_S,
+    STEP_COST,
+    Course,
+    Step,
+    fit_courses,
+    is_clear_drift,
+    measure_evidence,
+)
 from avsync_cli.scan import average_curve, find_peak
 from avsync_cli.timeline import draw_timeline, straighten, trace_course
 
@@ -77,6 +87,55 @@ def test_the_stated_uncertainty_of_a_drift_covers_the_truth():
     assert sum(covered) >= 12
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_small_edit_in_half_a_minute_is_no_drift(seed):
+    assert course_of(30, jump(18, 0.0, 0.8), seed=seed, fit=0.3).kind != "drift"
+
+
+@pytest.mark.parametrize(
+    ("slope", "uncertainty", "seconds", "clear"),
+    [
+        (60, 25, 60, True),
+        (60, 35, 60, False),
+        (60, 25, 30, False),
+        (-60, 25, 60, True),
+        (-400, 50, 60, False),
+    ],
+)
+def test_a_drift_must_be_sure_and_long_and_not_too_steep(slope, uncertainty, seconds, clear):
+    evidence = measure_evidence(*make_scores(seconds, lambda _: 0.0, seed=0))
+    course = Course("drift", 0.0, drift_ms_per_min=slope, drift_uncertainty=uncertainty)
+    assert is_clear_drift(course, evidence) == clear
+
+
+def test_the_course_of_a_film_needs_no_copies_of_its_scores():
+    """Whatever is as large as the scores is made once at a time, and nothing is larger."""
+    ticks, scores = np.arange(20_000), np.zeros((20_000, 201), np.float32)
+    scores += np.random.default_rng(0).standard_normal(201).astype(np.float32)
+    course = Course("drift", 0.0, drift_ms_per_min=10)
+    tracemalloc.start()
+    peaks = []
+    for compute in (
+        lambda: measure_evidence(ticks, scores),
+        lambda: straighten(ticks, scores, course, reference_frames=0.0),
+    ):
+        tracemalloc.reset_peak()
+        compute()
+        peaks.append(tracemalloc.get_traced_memory()[1] / scores.nbytes)
+    tracemalloc.stop()
+    assert max(peaks) < 2.5
+
+
+def test_what_is_nearly_an_edit_is_a_less_certain_constant():
+    """A lead that is halfway elsewhere for a while too short or too little to be told."""
+    near = [course_of(30, jump(15, 0.0, 0.6), seed=seed, fit=0.3) for seed in range(8)]
+    constants = [course for course in near if course.kind == "constant"]
+    assert len(constants) >= 2
+    assert any(course.spread_frames >= 0.2 for course in constants)
+    sure = course_of(60, lambda _: 0.3, seed=0)
+    assert (sure.kind, sure.spread_frames) == ("constant", 0.0)
+
+
 @settings(deadline=None, max_examples=15, derandomize=True)
 @given(seed=st.integers(0, 10**6), first=st.floats(0, 40), length=st.floats(4, 18))
 def test_another_voice_for_a_while_is_no_edit(seed, first, length):
@@ -134,11 +193,17 @@ def test_the_points_of_a_timeline_are_the_answers_of_their_seconds():
         (0, 10),
         (10, 20),
         (20, 30),
-        (30, 40),
+        (30, pytest.approx(35, abs=0.2)),
     ]
     leads = [point.answer.lead_frames for point in timeline.points]
     assert leads == pytest.approx([0, 0, 5, 5], abs=0.7)
     assert [part.answer.lead_frames for part in timeline.parts] == pytest.approx([0, 5], abs=0.4)
+
+
+def test_a_timeline_keeps_to_what_was_seen():
+    ticks, scores = make_scores(1.08, lambda _: 0.0, seed=0)  # the windows of 31 pictures
+    (point,) = draw_timeline(ticks + 125, scores, CALIBRATION, every_s=10).points
+    assert (point.start_s, point.end_s) == (5.0, 6.24)
 
 
 def test_the_ends_of_a_drift_have_their_own_leads():
@@ -146,6 +211,10 @@ def test_the_ends_of_a_drift_have_their_own_leads():
     assert timeline.course.kind == "drift"
     assert [part.start_s for part in timeline.parts] == pytest.approx([0, 180], abs=1)
     assert [part.answer.lead_frames for part in timeline.parts] == pytest.approx([0, 6], abs=0.6)
+    level = draw_timeline(*make_scores(180, lambda _: 0.0, seed=5), CALIBRATION).points
+    wider_ms = 1.5 * timeline.course.drift_uncertainty
+    for part in timeline.parts:
+        assert part.answer.uncertainty_ms > wider_ms + 0.2 * min(each.answer.uncertainty_ms for each in level)
 
 
 @settings(deadline=None, max_examples=30)

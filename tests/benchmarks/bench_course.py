@@ -20,7 +20,8 @@ from avsync_cli.model import Student, load_student
 from avsync_cli.scan import average_curve, find_peak, score_offsets
 from avsync_cli.timeline import trace_course
 from training.cache import read_manifest
-from training.calibrate import encode_clip
+from training.clips import load_clip
+from training.examples import encode_clip
 
 WIDE = 40  # frames that are scored, for the ±15 around any lead of up to 24
 MARGIN = WIDE + 50  # of other sound on both sides of a clip's own
@@ -145,7 +146,9 @@ def move_scores(scores: np.ndarray, moves: np.ndarray) -> np.ndarray:
 def score_clips(student: Student, cache: Path) -> list[Scored]:
     """Validation clips of 2 s and more, with the sound of others before, behind and instead of their own."""
     clips = [clip for clip in read_manifest(cache) if clip.split == "val" and clip.reason is None]
-    encoded = [clip for each in clips if len((clip := encode_clip(student, cache, each)).video) >= 50]
+    encoded = [
+        clip for each in clips if len((clip := encode_clip(student, load_clip(cache, each))).video) >= 50
+    ]
     rng, scored = np.random.default_rng(0), []
     for clip in encoded:
         sounds = [other.audio for other in encoded if other is not clip]

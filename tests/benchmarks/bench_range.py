@@ -16,7 +16,8 @@ from avsync_cli.assess import answer_scores
 from avsync_cli.model import Student, load_student
 from avsync_cli.scan import score_offsets
 from training.cache import read_manifest
-from training.calibrate import Encoded, encode_clip
+from training.clips import load_clip
+from training.examples import Encoded, encode_clip
 
 RANGES = (15, 30, 50, 100)
 FRAMES = (26, 50, 100, 200)
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     cache, student = parser.parse_args().cache, load_student(threads=1)
     clips = [clip for clip in read_manifest(cache) if clip.split == "val" and clip.reason is None]
-    encoded = [encode_clip(student, cache, clip) for clip in clips]
+    encoded = [encode_clip(student, load_clip(cache, clip)) for clip in clips]
     rng = np.random.default_rng(0)
     begin, pairs = time.perf_counter(), 0
     given: dict[tuple[int, int, bool], list[bool]] = {}

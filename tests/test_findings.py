@@ -1,0 +1,75 @@
+"""From faces to the report: whose timeline it is, and what it may replace."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scored import CALIBRATION, make_scores
+from test_speakers import face
+from test_timeline import jump
+
+from avsync_cli.findings import Findings, add_timeline, judge_looks, leave_out_repeats, report_findings
+from avsync_cli.looks import FacePiece, Look
+from avsync_cli.spec import TOLERANCES
+from avsync_cli.streams import MediaInfo
+
+INFO, LIMITS = MediaInfo(60.0, 25.0), TOLERANCES["itu-detect"]
+
+
+def find(*pieces: FacePiece, speaker: str | int = "auto") -> Findings:
+    return judge_looks([Look(0, 2000, pieces)], CALIBRATION, speaker=speaker)
+
+
+def answered_from(findings: Findings, place: int) -> Findings:
+    """The same, had all of them together not been reliable and this face the surest."""
+    verdict = replace(findings.verdict, used=place, answer=findings.speakers[place].answer)
+    return replace(findings, verdict=verdict)
+
+
+def test_the_timeline_is_that_of_the_one_face_that_was_answered_from():
+    found = answered_from(find(face(0, lead=3.0), face(1, lead=None, first_tick=500, seconds=40)), 0)
+    assert found.verdict.heard == (0, 1)
+    timeline = add_timeline(found, CALIBRATION).timeline
+    assert max(point.end_s for point in timeline.points) <= 10.5
+
+
+def test_an_edit_between_the_shots_of_two_faces_is_answered_from_both():
+    found = answered_from(find(face(0, lead=3.0), face(1, lead=-6.0, first_tick=500)), 0)
+    drawn = add_timeline(found, CALIBRATION)
+    assert [part.answer.lead_frames for part in drawn.timeline.parts] == pytest.approx([3, -6], abs=0.4)
+    assert drawn.verdict.used is None
+
+
+def test_halves_that_disagree_make_a_constant_less_certain(engine):
+    drawn = add_timeline(find(face(0, lead=1.0)), CALIBRATION)
+    assert drawn.timeline.course.kind == "constant"
+    doubted = replace(drawn.timeline, course=replace(drawn.timeline.course, spread_frames=0.5))
+    sure, unsure = (
+        report_findings("a.mp4", INFO, LIMITS, found, engine.student)
+        for found in (drawn, replace(drawn, timeline=doubted))
+    )
+    assert unsure.uncertainty_ms == pytest.approx(sure.uncertainty_ms + 20)
+
+
+def test_a_face_without_speech_keeps_its_reason_whatever_its_course(engine):
+    _, scores = make_scores(60, jump(30, 0.0, 5.0), seed=0)
+    silent = replace(face(0, silent=True, seconds=60), scores=scores)
+    drawn = add_timeline(find(silent, speaker=1), CALIBRATION)
+    assert len(drawn.timeline.parts) == 2
+    report = report_findings("a.mp4", INFO, LIMITS, drawn, engine.student)
+    assert (report.status, report.reason, report.steps) == ("undetermined", "no_speech", ())
+    assert np.isfinite(report.confidence)
+
+
+def test_a_loop_that_is_seen_twice_counts_once():
+    rng = np.random.default_rng(0)
+    said_db = -40 + 10 * rng.standard_normal(100).astype(np.float32)
+    other_db = -40 + 10 * rng.standard_normal(100).astype(np.float32)
+
+    def look(first_tick: int, levels_db: np.ndarray) -> Look:
+        piece = replace(face(0, seconds=2.24), loudness_db=levels_db, first_tick=first_tick)
+        return Look(first_tick, first_tick + 60, (piece,))
+
+    coded_again = said_db[8:68] + rng.standard_normal(60).astype(np.float32)
+    looks = [look(0, said_db[:60]), look(500, coded_again), look(900, other_db[:60]), Look(950, 960, ())]
+    assert [each.first_tick for each in leave_out_repeats(looks)] == [0, 900, 950]
