@@ -29,6 +29,7 @@ WRONG_SHARE = 0.05  # of the seconds say nothing of the offset: another voice, a
 STEP_COST = 3.0  # times half the logarithm of the number of seconds, for each of a step's two numbers
 DRIFT_COST = 3.0  # the same, for the slope
 MIN_LEVEL_S = 4  # seconds with a voice between two steps: fewer may agree by chance
+MIN_STEP_FRAMES = 1.5  # shots of one recording scatter by half a frame: what is smaller is not an edit
 MIN_DRIFT_S = 10  # seconds with a voice that a slope needs
 MIN_DRIFT_SPAN_S = 45  # from the first to the last of them: an edit bends a shorter stretch as a slope does
 CLEAR_DRIFT = 2.0  # times its uncertainty: what a slope must exceed
@@ -86,8 +87,13 @@ class Course:
 
 def fit_courses(evidence: Evidence) -> list[tuple[float, Course]]:
     """The best course of each kind that there is enough evidence for, with its criterion: more is better."""
-    fits = [fit_constant(evidence), _fit_steps(evidence)]
-    return [*fits, _fit_drift(evidence)] if len(evidence.seconds) >= MIN_DRIFT_S else fits
+    free = _best_levels(evidence.logs, _step_price(evidence))
+    fits = [fit_constant(evidence), _make_steps(evidence, *_join_near(evidence, *free))]
+    if len(evidence.seconds) < MIN_DRIFT_S:
+        return fits
+    drift = _fit_drift(evidence)
+    # Shots that differ by less than an edit does are no drift either.
+    return [*fits, drift] if drift[0] > _value_levels(evidence, *free) else fits
 
 
 def measure_evidence(ticks: Ticks, scores: Floats) -> Evidence:
@@ -168,25 +174,48 @@ def _best_edit(logs: Doubles) -> float:
     return float(both.max(initial=-np.inf)) - STEP_COST * float(np.log(len(logs)))
 
 
-def _fit_steps(evidence: Evidence) -> tuple[float, Course]:
-    """The best path of constant levels, each step costing as much: exact, by dynamic programming."""
-    price = STEP_COST * np.log(len(evidence.seconds))
-    firsts, levels = _best_levels(evidence.logs, price)
-    value = sum(
+def _step_price(evidence: Evidence) -> float:
+    return STEP_COST * float(np.log(len(evidence.seconds)))
+
+
+def _value_levels(evidence: Evidence, firsts: list[int], levels: list[int]) -> float:
+    """The criterion of a path of levels."""
+    ends = [*firsts[1:], len(evidence.logs)]
+    fit = sum(
         float(evidence.logs[first:end, level].sum())
-        for first, end, level in zip(firsts, [*firsts[1:], len(evidence.logs)], levels, strict=True)
+        for first, end, level in zip(firsts, ends, levels, strict=True)
     )
+    return fit - _step_price(evidence) * (len(levels) - 1)
+
+
+def _make_steps(evidence: Evidence, firsts: list[int], levels: list[int]) -> tuple[float, Course]:
+    """A path of levels as a course, with its criterion."""
     steps = [
         _locate(evidence, first, levels[i], levels[i + 1], begin=firsts[i], end=[*firsts, None][i + 2])
         for i, first in enumerate(firsts[1:])
     ]
     lead = float(evidence.leads_frames[levels[0]])
     course = Course("steps" if steps else "constant", lead, steps=tuple(steps))
-    return value - price * len(steps), course
+    return _value_levels(evidence, firsts, levels), course
+
+
+def _join_near(evidence: Evidence, firsts: list[int], levels: list[int]) -> tuple[list[int], list[int]]:
+    """Levels without those that differ from a neighbour's by less than `MIN_STEP_FRAMES`, nearest first."""
+    least = round(MIN_STEP_FRAMES * PLACES_PER_FRAME)
+    while len(levels) > 1:
+        apart = np.abs(np.diff(levels))
+        nearest = int(apart.argmin())
+        if apart[nearest] >= least:
+            break
+        end = [*firsts, None][nearest + 2]
+        together = int(evidence.logs[firsts[nearest] : end].sum(axis=0).argmax())
+        levels = [*levels[:nearest], together, *levels[nearest + 2 :]]
+        firsts = [*firsts[: nearest + 1], *firsts[nearest + 2 :]]
+    return firsts, levels
 
 
 def _best_levels(logs: Doubles, price: float) -> tuple[list[int], list[int]]:
-    """First bins and places of the levels whose likelihood, less `price` a step, is greatest.
+    """First bins and places of the levels whose likelihood, less `price` a step, is greatest: exact.
 
     A level holds at least `MIN_LEVEL_S` bins. best[b] is the value of the best path that ends before
     bin b, staying[g] that of the best one that is at place g now.
