@@ -55,6 +55,7 @@ def quantize_student(
     that moves scores least on further train clips where none is given. With `storage` fp16 the fp32 graphs'
     weights are stored so, before anything is made from them. Raises ConfigError or ModelError.
     """
+    folder = folder.resolve()  # also of ".", which is another folder once it is replaced
     student = load_student(folder)
     if cache is None and method is not None:
         raise ConfigError("--method: needs --cache with clips to calibrate on")

@@ -4,7 +4,6 @@ import hashlib
 import inspect
 import json
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -32,10 +31,11 @@ def export_student(
     trained: Trained, folder: Path, *, calibration: Path | None = None, name: str | None = None
 ) -> Path:
     """Write a student's folder whole or not at all; an older one in its place is replaced."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / CONTRACT_FILE).exists():
-        raise ConfigError(f"{folder}: holds something else than a student; choose another folder")
+    folder = folder.resolve()  # also of "."
     fitted = read_calibration(calibration) if calibration is not None else None
     with made_whole(folder) as made:
+        if folder.exists() and any(folder.iterdir()) and not (folder / CONTRACT_FILE).exists():
+            raise ConfigError(f"{folder}: holds something else than a student; choose another folder")
         graphs = make_graphs(trained.net, crop=trained.crop)
         declared = contract() | {
             **asdict(graphs.layout),
@@ -52,15 +52,34 @@ def export_student(
 
 @contextmanager
 def made_whole(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which then takes the place of `folder`; after an error nothing has changed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".student-") as temporary:
-        made = Path(temporary) / "student"
-        made.mkdir()
-        yield made
+    """An empty folder to fill, which then takes the place of `folder`; after an error nothing has changed.
+
+    Raises ConfigError where the system refuses to write.
+    """
+    folder = folder.resolve()  # the system renames no "."
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is not a folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".student-") as temporary:
+            made = Path(temporary) / "student"
+            made.mkdir()
+            yield made
+            _put_in_place(made, folder, replaced=Path(temporary) / "replaced")
+    except OSError as error:
+        raise ConfigError(f"{folder}: {error.strerror or error}") from error
+
+
+def _put_in_place(made: Path, folder: Path, *, replaced: Path) -> None:
+    """Move `made` to `folder`, and what was there to `replaced`, or back where that fails."""
+    try:
         if folder.exists():
-            folder.rename(Path(temporary) / "replaced")
-        shutil.move(made, folder)
+            folder.rename(replaced)
+        made.rename(folder)
+    except BaseException:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        raise
 
 
 def write_contract(folder: Path, declared: Mapping[str, Any]) -> None:
