@@ -88,7 +88,11 @@ def bench_device(
     if not 1 <= seconds <= 600 or any(count < 1 for count in threads):
         raise ConfigError("a benchmark needs a clip of 1 to 600 s, and at least one thread")
     counts = sorted(set(threads)) or thread_counts(count_cores())
-    with tempfile.TemporaryDirectory(prefix="avsync-") as folder:
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="avsync-")
+    except OSError as error:
+        raise ConfigError(f"no temporary folder can be written to; set TMPDIR: {error.strerror}") from error
+    with temporary as folder:
         clip = write_clip(Path(folder) / "clip.mp4", seconds=seconds)
         speeds = []
         for count in counts:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 import platform
 import shutil
 import tempfile
@@ -109,11 +110,14 @@ def examine_device(student: str | Path | None = None) -> Health:
         except AvsyncError as error:
             problems.append(str(error))
         graphs += try_faces()
-    folder = look_at(Path(tempfile.gettempdir()))
+    folder = find_temporary_folder()
     if not folder.writable:
         problems.append(f"{folder.path}: the temporary folder cannot be written to")
     free_mb = _free_memory_mb()
     warnings = [state.message for state in graphs if state.outcome != "right" and not state.is_problem]
+    asked = os.environ.get("TMPDIR")
+    if asked and os.path.abspath(asked) != folder.path:
+        warnings.append(f"TMPDIR is {asked}, but temporary files go to {folder.path}")
     if free_mb is not None and free_mb < NEEDED_MEMORY_MB:
         warnings.append(f"{free_mb} MB of memory are free, a check takes about {NEEDED_MEMORY_MB} MB")
     problems += [state.message for state in graphs if state.is_problem]
@@ -226,6 +230,14 @@ def _describe_student(name: str, folder: str | Path | None) -> StudentState:
     auto = choose_precision("auto", folder)
     student, sha256 = identify_student(folder, precision=auto)
     return StudentState(name, student, sha256, precisions_of(folder), auto)
+
+
+def find_temporary_folder() -> FolderState:
+    """The folder that Python takes for temporary files, or the one asked for where none can be written to."""
+    try:
+        return look_at(Path(tempfile.gettempdir()))
+    except OSError:
+        return FolderState(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), False, None)
 
 
 def look_at(folder: Path) -> FolderState:
