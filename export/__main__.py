@@ -114,24 +114,24 @@ def parity(
     crop: Crop = None,
 ) -> None:
     """Compare torch, fp32 and int8 on the same clips; exit code 1 if they differ by too much."""
-    import json
-
     from rich.console import Console
 
     from avsync_cli.errors import AvsyncError
-    from export.parity import compare_forms
+    from export.parity import compare_forms, require_writable, write_parity
     from export.parity_table import parity_tables
 
     try:
+        if output is not None:
+            require_writable(output)  # before minutes of work
         found = compare_forms(
             student, cache, checkpoint, clips=clips, network=network, pixels=pixels, crop=crop
         )
+        Console().print(parity_tables(found))
+        if output is not None:
+            write_parity(found, output)
     except AvsyncError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error
-    if output is not None:
-        output.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
-    Console().print(parity_tables(found))
     raise typer.Exit(0 if found.passed else 1)
 
 

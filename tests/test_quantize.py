@@ -20,7 +20,7 @@ from avsync_cli.errors import ConfigError
 from avsync_cli.model import load_student, precisions_of
 from avsync_cli.spec import CROP_DEFINITION
 from export.__main__ import app
-from export.parity import agreement_percent, compare_forms, lead_of
+from export.parity import Parity, agreement_percent, compare_forms, lead_of
 from export.quantize import quantize_student, scores_drift
 from export.stretches import draw_stretches
 from export.student import export_student
@@ -141,6 +141,31 @@ def test_agreement_counts_clips_whose_offsets_are_a_frame_apart_at_most():
     assert agreement_percent(peaks(0, 3, -2, None), peaks(1, 3, -4, None)) == pytest.approx(200 / 3)
     assert agreement_percent(peaks(0, None), peaks(0, 5)) == 50
     assert agreement_percent(peaks(None), peaks(None)) == 100
+
+
+def test_parity_of_nothing_is_no_success(tmp_path, cache):
+    assert not Parity("student", 3, (), ()).passed
+    with pytest.raises(ConfigError, match="one form only"):
+        compare_forms(write_student(tmp_path / "plain"), cache)
+    short = make_cache(tmp_path / "short", clips=9, frames=4)  # less than a window
+    with pytest.raises(ConfigError, match="has a score to compare"):
+        compare_forms(add_int8(write_student(tmp_path / "both")), short)
+
+
+@pytest.mark.parametrize("place", ["missing/parity.json", "cache"])
+def test_parity_refuses_what_it_cannot_write_before_it_measures(tmp_path, place):
+    (tmp_path / "cache").mkdir()  # no clip is in it: what comes later is not reached
+    command = ["parity", str(tmp_path / "student"), "--cache", str(tmp_path / "cache")]
+    result = CliRunner().invoke(app, [*command, "-o", str(tmp_path / place)])
+    assert result.exit_code == 2
+    assert f"{place}: cannot be written" in result.output.replace("\n", "")
+
+
+@pytest.mark.slow
+def test_parity_of_short_clips_leaves_out_the_bar_of_long_ones(tmp_path):
+    short = make_cache(tmp_path / "cache", clips=9, frames=14)
+    found = compare_forms(add_int8(write_student(tmp_path / "student")), short, clips=1)
+    assert [bar.what for bar in found.bars] == ["% of clips on which int8 agrees"]
 
 
 @pytest.mark.slow
