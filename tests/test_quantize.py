@@ -16,7 +16,7 @@ from test_export_graphs import settle, tiny
 from test_export_rewrite import with_random_norms
 from typer.testing import CliRunner
 
-from avsync_cli.errors import ConfigError
+from avsync_cli.errors import ConfigError, ModelError
 from avsync_cli.model import load_student, precisions_of
 from avsync_cli.spec import CROP_DEFINITION
 from export.__main__ import app
@@ -123,6 +123,52 @@ def test_what_cannot_be_quantised_is_left_alone(tmp_path):
     assert "no manifest of a cache" in result.output
     assert content_of(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+@pytest.mark.parametrize("int8", [{"pair": {}}, {"pair": 3}, ["pair"], {"other": {}}])
+def test_int8_entries_that_cannot_be_read_are_refused(tmp_path, int8):
+    folder = write_student(tmp_path / "student", int8=int8)
+    before = content_of(folder)
+    with pytest.raises(ModelError, match=r"model\.json"):
+        quantize_student(folder, storage="fp16")
+    assert content_of(folder) == before
+
+
+def test_no_int8_entries_are_none(tmp_path):
+    folder = write_student(tmp_path / "student", int8=None)
+    quantize_student(folder, storage="fp16")
+    assert precisions_of(folder) == ("fp32",)
+
+
+@pytest.mark.parametrize("storage", ["fp32", "fp16"])
+def test_int8_encoders_are_not_lost_for_want_of_a_cache(tmp_path, storage):
+    folder = write_student(tmp_path / "student")
+    declared = json.loads((folder / "model.json").read_text())
+    declared["int8"] = {"video": declared["graphs"]["video"]}
+    (folder / "model.json").write_text(json.dumps(declared))
+    before = content_of(folder)
+    with pytest.raises(ConfigError, match="give --cache"):
+        quantize_student(folder, storage=storage)
+    assert content_of(folder) == before
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path):
+    folder = add_int8(write_student(tmp_path / "student"))
+    (folder / "notes" / "deep").mkdir(parents=True)
+    (folder / "notes" / "deep" / "kept.txt").write_text("precious")
+    (folder / "README").write_text("mine")
+    quantize_student(folder, storage="fp16")
+    assert (folder / "notes" / "deep" / "kept.txt").read_text() == "precious"
+    assert (folder / "README").read_text() == "mine"
+    assert not (folder / "pair.int8.onnx").exists()
+
+
+@pytest.mark.slow
+def test_storage_that_stays_in_half_is_told(student):
+    assert quantize_student(student, storage="fp16").storage == "fp16"
+    result = CliRunner().invoke(app, ["quantize", str(student)])
+    assert result.exit_code == 0, result.output
+    assert "stay stored in fp16" in result.output
 
 
 def peaks(*leads):
