@@ -20,6 +20,7 @@ from avsync_cli.errors import ConfigError, ModelError
 from avsync_cli.model import load_student, precisions_of
 from avsync_cli.spec import CROP_DEFINITION
 from export.__main__ import app
+from export.footprint import time_scan_s
 from export.parity import Parity, agreement_percent, compare_forms, lead_of
 from export.quantize import quantize_student, scores_drift
 from export.stretches import draw_stretches
@@ -260,3 +261,7 @@ def test_parity_with_a_checkpoint_compares_with_torch(tmp_path, cache):
 def test_time_and_memory_are_measured_without_torch():
     code = "import sys, export.footprint; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_time_is_that_of_the_clock():
+    assert 0.02 <= time_scan_s(lambda: time.sleep(0.02)) < 1
