@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from avsync_cli.errors import ConfigError
-from avsync_cli.model import CONTRACT_FILE, contract, load_student
+from avsync_cli.errors import ConfigError, ModelError
+from avsync_cli.model import CONTRACT_FILE, contract, is_calibrated, load_student
 from avsync_cli.spec import LIP_NUMBERS, MEL_BINS, WINDOW_FRAMES, WINDOW_MEL_STEPS
 from export.graphs import Graphs, make_graphs
 from export.known_answers import add_known_answers
 from export.trained import Trained
+from training.contract import write_contract
 
 OPSET = 18
 
@@ -48,6 +49,14 @@ def export_student(
         load_student(made)  # what cannot be loaded is not put in place
         add_known_answers(made)
     return folder
+
+
+def loses_calibration(folder: Path) -> bool:
+    """Whether a calibrated student is there, which one without a calibration would replace."""
+    try:
+        return is_calibrated(folder)
+    except ModelError:  # none that this version can run
+        return False
 
 
 @contextmanager
@@ -80,10 +89,6 @@ def _put_in_place(made: Path, folder: Path, *, replaced: Path) -> None:
         if replaced.exists() and not folder.exists():
             replaced.rename(folder)
         raise
-
-
-def write_contract(folder: Path, declared: Mapping[str, Any]) -> None:
-    (folder / CONTRACT_FILE).write_text(json.dumps(declared, indent=1) + "\n", encoding="utf-8")
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> dict[str, str]:

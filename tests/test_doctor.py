@@ -147,6 +147,14 @@ def test_a_folder_that_cannot_be_written_to_is_seen(tmp_path):
     assert examine_device().temporary_folder.path == tempfile.gettempdir()
 
 
+def test_a_student_without_a_calibration_is_a_warning(tmp_path):
+    for calibrated, folder in enumerate(("plain", "fitted")):
+        changes = {} if calibrated else {"calibration": None}
+        health = examine_device(write_student(tmp_path / folder, **changes))
+        assert health.exit_code == 0
+        assert ("lips-and-loudness: not calibrated: check refuses it" in health.warnings) != calibrated
+
+
 def test_no_folder_for_temporary_files_is_5_and_2():
     without = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-m", "avsync_cli"]
     result = subprocess.run([*without, "doctor", "--json"], capture_output=True, text=True, check=False)

@@ -8,6 +8,7 @@ from avsync_cli.errors import ConfigError
 from avsync_cli.model import load_student
 from export.__main__ import app
 from export.student import made_whole
+from training.contract import write_contract
 
 
 def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path):
@@ -33,3 +34,13 @@ def test_the_folder_one_stands_in_is_replaced(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert f"{folder / 'model.json'}  " in result.output.replace("\n", "  ")
     assert "known_answer" in (folder / "model.json").read_text()
+
+
+def test_model_json_is_replaced_and_not_written_over(tmp_path):
+    path = write_student(tmp_path / "student") / "model.json"
+    before = path.read_text()
+    with path.open() as held:  # the old file, as an interrupted write would leave it
+        write_contract(path.parent, {"name": "new"})
+        assert held.read() == before
+    assert path.read_text() == '{\n "name": "new"\n}\n'
+    assert not path.with_suffix(".part").exists()
