@@ -37,6 +37,7 @@ BENCH_SCHEMA_VERSION = 1
 CLIP_WIDTH, CLIP_HEIGHT = 1280, 720
 REPEATS = 5  # of each measurement, of which the median counts; one more before them warms up
 FACE_PICTURES = 25  # on which the face models are timed
+MAX_THREADS_PER_CORE = 4
 GAIN = 1.1  # what more threads must at least be faster, to be worth it
 
 Floats = NDArray[np.float32]
@@ -87,8 +88,15 @@ def bench_device(
     """
     if not 1 <= seconds <= 600 or any(count < 1 for count in threads):
         raise ConfigError("a benchmark needs a clip of 1 to 600 s, and at least one thread")
+    most = MAX_THREADS_PER_CORE * count_cores()
+    if max(threads, default=1) > most:
+        raise ConfigError(f"{max(threads)} threads: more than {most} make no sense on this device")
     counts = sorted(set(threads)) or thread_counts(count_cores())
-    with tempfile.TemporaryDirectory(prefix="avsync-") as folder:
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="avsync-")
+    except OSError as error:
+        raise ConfigError(f"no temporary folder can be written to; set TMPDIR: {error.strerror}") from error
+    with temporary as folder:
         clip = write_clip(Path(folder) / "clip.mp4", seconds=seconds)
         speeds = []
         for count in counts:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 import platform
 import shutil
 import tempfile
@@ -102,18 +103,23 @@ def examine_device(student: str | Path | None = None) -> Health:
     versions, problems = _import_all()
     state = StudentState("bundled" if student is None else str(student), None, None, (), None)
     graphs: list[GraphState] = []
+    warnings: list[str] = []
     if not problems:  # else no graph can be run
         try:
             state = _describe_student(state.folder, student)
             graphs += try_student(student, auto=state.auto)
+            warnings += _warn_of_calibration(state.name, student)
         except AvsyncError as error:
             problems.append(str(error))
         graphs += try_faces()
-    folder = look_at(Path(tempfile.gettempdir()))
+    folder = find_temporary_folder()
     if not folder.writable:
         problems.append(f"{folder.path}: the temporary folder cannot be written to")
     free_mb = _free_memory_mb()
-    warnings = [state.message for state in graphs if state.outcome != "right" and not state.is_problem]
+    warnings += [state.message for state in graphs if state.outcome != "right" and not state.is_problem]
+    asked = os.environ.get("TMPDIR")
+    if asked and os.path.abspath(asked) != folder.path:
+        warnings.append(f"TMPDIR is {asked}, but temporary files go to {folder.path}")
     if free_mb is not None and free_mb < NEEDED_MEMORY_MB:
         warnings.append(f"{free_mb} MB of memory are free, a check takes about {NEEDED_MEMORY_MB} MB")
     problems += [state.message for state in graphs if state.is_problem]
@@ -226,6 +232,21 @@ def _describe_student(name: str, folder: str | Path | None) -> StudentState:
     auto = choose_precision("auto", folder)
     student, sha256 = identify_student(folder, precision=auto)
     return StudentState(name, student, sha256, precisions_of(folder), auto)
+
+
+def find_temporary_folder() -> FolderState:
+    """The folder that Python takes for temporary files, or the one asked for where none can be written to."""
+    try:
+        return look_at(Path(tempfile.gettempdir()))
+    except OSError:
+        return FolderState(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), False, None)
+
+
+def _warn_of_calibration(name: str | None, folder: str | Path | None) -> list[str]:
+    """Raises ModelError."""
+    from avsync_cli.model import is_calibrated
+
+    return [] if is_calibrated(folder) else [f"{name}: not calibrated: check refuses it"]
 
 
 def look_at(folder: Path) -> FolderState:

@@ -253,6 +253,17 @@ def precisions_of(folder: str | Path | None = None) -> tuple[Precision, ...]:
     return ("fp32", "int8")
 
 
+def is_calibrated(folder: str | Path | None = None) -> bool:
+    """Whether a student, the bundled one by default, can say how sure it is; a check refuses it otherwise.
+
+    Raises ModelError where `load_student` would raise it for what `model.json` says.
+    """
+    folder = Path(folder) if folder is not None else DEFAULT_STUDENT
+    declared, _ = _read_contract(folder)
+    _refuse_mismatch(folder, declared)
+    return _read_calibration(folder, declared) is not None
+
+
 def describe_graphs(
     folder: str | Path | None = None, *, precision: Precision = "fp32"
 ) -> tuple[Layout, dict[str, GraphFile]]:

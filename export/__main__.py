@@ -58,15 +58,20 @@ def onnx(
 ) -> None:
     """Turn a checkpoint into a student: three ONNX graphs and the model.json that describes them."""
     from avsync_cli.errors import AvsyncError
-    from export.student import export_student
+    from export.student import export_student, loses_calibration
     from export.trained import open_trained
 
     try:
         trained = open_trained(checkpoint, network=network, pixels=pixels, crop=crop)
+        loses = calibration is None and loses_calibration(output)
         folder = export_student(trained, output, calibration=calibration, name=name)
     except AvsyncError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error
+    if loses:
+        typer.echo(
+            f"{folder}: the older student's calibration is gone; python -m training calibrate fits one"
+        )
     for path in sorted(folder.iterdir()):
         typer.echo(f"{path}  {path.stat().st_size} bytes")
 
@@ -98,6 +103,8 @@ def quantize(
     for name, drift in made.drift.items():
         taken = " (taken)" if name == made.method else ""
         typer.echo(f"{name}: scores drift by {drift:.4f} of their spread{taken}")
+    if made.storage == "fp16" != storage:
+        typer.echo("weights of the fp32 graphs stay stored in fp16, as they were")
     for path in sorted(made.folder.iterdir()):
         typer.echo(f"{path}  {path.stat().st_size} bytes")
 
@@ -114,24 +121,24 @@ def parity(
     crop: Crop = None,
 ) -> None:
     """Compare torch, fp32 and int8 on the same clips; exit code 1 if they differ by too much."""
-    import json
-
     from rich.console import Console
 
     from avsync_cli.errors import AvsyncError
-    from export.parity import compare_forms
+    from export.parity import compare_forms, require_writable, write_parity
     from export.parity_table import parity_tables
 
     try:
+        if output is not None:
+            require_writable(output)  # before minutes of work
         found = compare_forms(
             student, cache, checkpoint, clips=clips, network=network, pixels=pixels, crop=crop
         )
+        Console().print(parity_tables(found))
+        if output is not None:
+            write_parity(found, output)
     except AvsyncError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error
-    if output is not None:
-        output.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
-    Console().print(parity_tables(found))
     raise typer.Exit(0 if found.passed else 1)
 
 

@@ -28,3 +28,11 @@ def store_in_half(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(nodes)
     return halved
+
+
+def is_in_half(model: onnx.ModelProto) -> bool:
+    """Whether `store_in_half` made it."""
+    names = {
+        constant.name for constant in model.graph.initializer if constant.data_type == TensorProto.FLOAT16
+    }
+    return any(node.op_type == "Cast" and node.input[0] in names for node in model.graph.node)

@@ -23,8 +23,9 @@ from avsync_cli.known_answer import (
     face_inputs,
     student_inputs,
 )
-from avsync_cli.model import CONTRACT_FILE, describe_graphs, precisions_of
+from avsync_cli.model import CONTRACT_FILE, describe_graphs, load_student, precisions_of
 from avsync_cli.spec import Precision
+from training.contract import write_contract
 
 REFERENCE_OPSET = 21  # it has no quantisation from before 19
 TOLERANCES: Mapping[Precision, float] = {"fp32": FP32_TOLERANCE, "int8": INT8_TOLERANCE}
@@ -32,20 +33,18 @@ TOLERANCES: Mapping[Precision, float] = {"fp32": FP32_TOLERANCE, "int8": INT8_TO
 
 def add_known_answers(folder: Path) -> None:
     """Put the known answers of all of a student's graphs into its `model.json`, whole or not at all."""
-    path = folder / CONTRACT_FILE
     answers = {precision: answer_student(folder, precision=precision) for precision in precisions_of(folder)}
-    declared = json.loads(path.read_text(encoding="utf-8"))
+    declared = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
     for precision, of_graphs in answers.items():
         entries = declared["graphs" if precision == "fp32" else "int8"]
         for graph, answer in of_graphs.items():
             entries[graph]["known_answer"] = answer
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(declared, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_contract(folder, declared)
 
 
 def answer_student(folder: Path, *, precision: Precision) -> dict[str, dict[str, Any]]:
-    """The known answers of a student's graphs by name."""
+    """The known answers of a student's graphs by name. Raises ConfigError or ModelError."""
+    load_student(folder, precision=precision)  # what is damaged gets no answer
     layout, files = describe_graphs(folder, precision=precision)
     inputs = student_inputs(layout)
     return {
@@ -68,11 +67,11 @@ def write_face_answers(folder: Path) -> Path:
 
 
 def _answer(path: Path, inputs: Arrays, *, tolerance: float) -> dict[str, Any]:
-    """Raises ConfigError where the graph has operators that the reference does not know."""
-    model = version_converter.convert_version(onnx.load(path), REFERENCE_OPSET)
-    names = [output.name for output in model.graph.output]
+    """Raises ConfigError where it is no graph, or has operators that the reference does not know."""
     try:
+        model = version_converter.convert_version(onnx.load(path), REFERENCE_OPSET)
+        names = [output.name for output in model.graph.output]
         outputs: Any = ReferenceEvaluator(model).run(None, dict(inputs))
-    except (NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # those of onnx and of protobuf share no public base class
         raise ConfigError(f"{path}: onnx's reference cannot run it: {error}") from error
     return describe_answer(dict(zip(names, outputs, strict=True)), tolerance=tolerance)

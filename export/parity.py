@@ -4,6 +4,7 @@ V: video windows of a clip. Scores [V, 31] are those of `avsync_cli.scan`.
 """
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,10 +83,26 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        return all(bar.passed for bar in self.bars)
+        return bool(self.bars) and all(bar.passed for bar in self.bars)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"passed": self.passed}
+
+
+def require_writable(path: Path) -> None:
+    """Raises ConfigError where `write_parity` could not write."""
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{path}: cannot be written")
+
+
+def write_parity(parity: Parity, path: Path) -> None:
+    """Write JSON whole or not at all. Raises ConfigError."""
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        unfinished.write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
 
 
 def compare_forms(
@@ -106,12 +123,16 @@ def compare_forms(
     student = load_student(folder)
     (require_rgb if student.layout.crop == FACE_CROP_DEFINITION else require_grey)(cache)
     chosen = _choose(cache, clips)
+    if checkpoint is None and precisions_of(folder) == ("fp32",):
+        raise ConfigError(f"{folder}: has one form only; quantize it, or give --checkpoint")
     scorers: dict[str, Scorer] = {}
     if checkpoint is not None:
         scorers[_TORCH] = open_scorer(checkpoint, network, pixels, crop)
     for precision in precisions_of(folder):
         scorers[precision] = _student_scorer(folder, precision)
     scores = _score_all(scorers, cache, chosen)
+    if not any(np.isfinite(each).any() for each in scores["fp32"]):
+        raise ConfigError(f"{cache}: none of {len(chosen)} clips has a score to compare")
     options = [str(checkpoint), network, pixels, crop]
     timed = max(chosen, key=lambda clip: (clip.frames, clip.file)).file
     forms = []
@@ -214,8 +235,9 @@ def _bars(forms: list[Form]) -> tuple[Bar, ...]:
     if fp32.drift is not None:
         bars.append(Bar("largest drift of fp32", fp32.drift, MAX_FP32_DRIFT, fp32.drift <= MAX_FP32_DRIFT))
     if int8 is not None and int8.agreement_percent is not None:
-        lost = round(fp32.percent.get("15", 0.0) - int8.percent.get("15", 0.0), 2)
-        bars.append(Bar("points of K=15 that int8 loses", lost, MAX_LOST_POINTS, lost <= MAX_LOST_POINTS))
+        if "15" in fp32.percent:  # no clip is as long otherwise
+            lost = round(fp32.percent["15"] - int8.percent.get("15", 0.0), 2)
+            bars.append(Bar("points of K=15 that int8 loses", lost, MAX_LOST_POINTS, lost <= MAX_LOST_POINTS))
         agreed = int8.agreement_percent
         passed = agreed >= MIN_AGREEMENT_PERCENT
         bars.append(Bar("% of clips on which int8 agrees", agreed, MIN_AGREEMENT_PERCENT, passed))

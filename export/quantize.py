@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 
 from avsync_cli.errors import ConfigError
-from avsync_cli.model import CONTRACT_FILE, GRAPHS, Student, load_student
-from export.half import store_in_half
+from avsync_cli.model import CONTRACT_FILE, GRAPHS, Student, load_student, precisions_of
+from export.half import is_in_half, store_in_half
 from export.int8 import (
     Method,
     has_convolutions,
@@ -23,8 +23,9 @@ from export.int8 import (
 )
 from export.known_answers import add_known_answers
 from export.stretches import Stretch, Stretches, draw_stretches, inputs_of
-from export.student import made_whole, write_contract, write_graph
+from export.student import made_whole, write_graph
 from training.cache import MANIFEST, sha256_of
+from training.contract import write_contract
 
 Storage = Literal["fp32", "fp16"]
 
@@ -33,12 +34,16 @@ _MOVES_WINDOWS = (0, 1, 5, 12)  # of the sound against the picture, when scores 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was made: `drift` of scores by method (root mean square over fp32's spread), and the one taken."""
+    """What was made: `drift` of scores by method (root mean square over fp32's spread), and the one taken.
+
+    `storage` is that of the fp32 graphs' weights now.
+    """
 
     folder: Path
     graphs: tuple[str, ...]
     method: Method | None
     drift: dict[Method, float]
+    storage: Storage
 
 
 def quantize_student(
@@ -55,9 +60,12 @@ def quantize_student(
     that moves scores least on further train clips where none is given. With `storage` fp16 the fp32 graphs'
     weights are stored so, before anything is made from them. Raises ConfigError or ModelError.
     """
+    folder = folder.resolve()  # also of ".", which is another folder once it is replaced
     student = load_student(folder)
     if cache is None and method is not None:
         raise ConfigError("--method: needs --cache with clips to calibrate on")
+    if cache is None and _int8_of(folder).keys() & {"video", "audio"}:
+        raise ConfigError(f"{folder}: its encoders would lose their int8 graphs; give --cache")
     stretches = None if cache is None else draw_stretches(cache, student.layout, seed=seed)
     with made_whole(folder) as made:
         declared = _take_over(folder, made, storage)
@@ -82,7 +90,8 @@ def quantize_student(
         write_contract(made, declared)
         load_student(made, precision="int8" if declared["int8"] else "fp32")
         add_known_answers(made)
-    return Quantized(folder, tuple(declared["int8"]), taken, drift)
+        halves = [is_in_half(onnx.load(made / declared["graphs"][name]["file"])) for name in GRAPHS]
+    return Quantized(folder, tuple(declared["int8"]), taken, drift, "fp16" if any(halves) else "fp32")
 
 
 def scores_drift(student: Student, reference: Student, stretches: Iterable[Stretch]) -> float:
@@ -106,12 +115,21 @@ def _scores(student: Student, stretch: Stretch) -> np.ndarray[Any, np.dtype[np.f
     return student.score(np.concatenate([video[:count]] * len(moved)), np.concatenate(moved))
 
 
+def _int8_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """The entries of a student's int8 graphs, if it has any. Raises ModelError."""
+    precisions_of(folder)
+    declared = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
+    return declared.get("int8") or {}
+
+
 def _take_over(folder: Path, made: Path, storage: Storage) -> dict[str, Any]:
     """Put the fp32 graphs into the new folder, and whatever else lies there but int8 graphs."""
     declared: dict[str, Any] = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
-    old = {entry["file"] for entry in declared.get("int8", {}).values()}
+    old = {entry["file"] for entry in _int8_of(folder).values()}
     for path in folder.iterdir():
-        if path.is_file() and path.name not in old | {CONTRACT_FILE}:
+        if path.is_dir():
+            shutil.copytree(path, made / path.name, symlinks=True)
+        elif path.name not in old | {CONTRACT_FILE}:
             shutil.copy2(path, made / path.name)
     if storage == "fp16":
         for graph in GRAPHS:

@@ -4,10 +4,9 @@ import hashlib
 import inspect
 import json
 import logging
-import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from avsync_cli.errors import ConfigError
-from avsync_cli.model import CONTRACT_FILE, contract, load_student
+from avsync_cli.errors import ConfigError, ModelError
+from avsync_cli.model import CONTRACT_FILE, contract, is_calibrated, load_student
 from avsync_cli.spec import LIP_NUMBERS, MEL_BINS, WINDOW_FRAMES, WINDOW_MEL_STEPS
 from export.graphs import Graphs, make_graphs
 from export.known_answers import add_known_answers
 from export.trained import Trained
+from training.contract import write_contract
 
 OPSET = 18
 
@@ -32,10 +32,11 @@ def export_student(
     trained: Trained, folder: Path, *, calibration: Path | None = None, name: str | None = None
 ) -> Path:
     """Write a student's folder whole or not at all; an older one in its place is replaced."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / CONTRACT_FILE).exists():
-        raise ConfigError(f"{folder}: holds something else than a student; choose another folder")
+    folder = folder.resolve()  # also of "."
     fitted = read_calibration(calibration) if calibration is not None else None
     with made_whole(folder) as made:
+        if folder.exists() and any(folder.iterdir()) and not (folder / CONTRACT_FILE).exists():
+            raise ConfigError(f"{folder}: holds something else than a student; choose another folder")
         graphs = make_graphs(trained.net, crop=trained.crop)
         declared = contract() | {
             **asdict(graphs.layout),
@@ -50,21 +51,44 @@ def export_student(
     return folder
 
 
+def loses_calibration(folder: Path) -> bool:
+    """Whether a calibrated student is there, which one without a calibration would replace."""
+    try:
+        return is_calibrated(folder)
+    except ModelError:  # none that this version can run
+        return False
+
+
 @contextmanager
 def made_whole(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which then takes the place of `folder`; after an error nothing has changed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".student-") as temporary:
-        made = Path(temporary) / "student"
-        made.mkdir()
-        yield made
+    """An empty folder to fill, which then takes the place of `folder`; after an error nothing has changed.
+
+    Raises ConfigError where the system refuses to write.
+    """
+    folder = folder.resolve()  # the system renames no "."
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is not a folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".student-") as temporary:
+            made = Path(temporary) / "student"
+            made.mkdir()
+            yield made
+            _put_in_place(made, folder, replaced=Path(temporary) / "replaced")
+    except OSError as error:
+        raise ConfigError(f"{folder}: {error.strerror or error}") from error
+
+
+def _put_in_place(made: Path, folder: Path, *, replaced: Path) -> None:
+    """Move `made` to `folder`, and what was there to `replaced`, or back where that fails."""
+    try:
         if folder.exists():
-            folder.rename(Path(temporary) / "replaced")
-        shutil.move(made, folder)
-
-
-def write_contract(folder: Path, declared: Mapping[str, Any]) -> None:
-    (folder / CONTRACT_FILE).write_text(json.dumps(declared, indent=1) + "\n", encoding="utf-8")
+            folder.rename(replaced)
+        made.rename(folder)
+    except BaseException:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        raise
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> dict[str, str]:

@@ -60,7 +60,14 @@ def test_threads_double_up_to_all_cores():
 
 
 @pytest.mark.parametrize(
-    "options", [("--threads", "0"), ("--threads", "1,x"), ("--seconds", "0"), ("--seconds", "nan")]
+    "options",
+    [
+        ("--threads", "0"),
+        ("--threads", "1,x"),
+        ("--threads", "1,5000"),
+        ("--seconds", "0"),
+        ("--seconds", "nan"),
+    ],
 )
 def test_what_cannot_be_timed_is_2(options):
     result = avsync("bench", *options)

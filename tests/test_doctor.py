@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from students import add_int8, write_student
-from test_cli import avsync
+from test_cli import assert_one_line, avsync
 
 from avsync_cli.batch.limits import count_cores
 from avsync_cli.doctor import examine_device, look_at, try_student
@@ -143,3 +145,31 @@ def test_a_folder_that_cannot_be_written_to_is_seen(tmp_path):
     assert not look_at(tmp_path / "missing").writable
     assert list(tmp_path.iterdir()) == []
     assert examine_device().temporary_folder.path == tempfile.gettempdir()
+
+
+def test_a_student_without_a_calibration_is_a_warning(tmp_path):
+    for calibrated, folder in enumerate(("plain", "fitted")):
+        changes = {} if calibrated else {"calibration": None}
+        health = examine_device(write_student(tmp_path / folder, **changes))
+        assert health.exit_code == 0
+        assert ("lips-and-loudness: not calibrated: check refuses it" in health.warnings) != calibrated
+
+
+def test_no_folder_for_temporary_files_is_5_and_2():
+    without = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-m", "avsync_cli"]
+    result = subprocess.run([*without, "doctor", "--json"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (5, "")
+    health = json.loads(result.stdout)
+    assert health["temporary_folder"] == {"path": tempfile.gettempdir(), "writable": False, "free_mb": None}
+    assert [problem for problem in health["problems"] if "cannot be written to" in problem]
+    result = subprocess.run([*without, "bench"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert_one_line(result, "no temporary folder")
+
+
+@pytest.mark.parametrize(("asked", "differs"), [("missing", True), ("there/", False)])
+def test_a_temporary_folder_that_was_not_asked_for_is_told(tmp_path, asked, differs):
+    (tmp_path / "there").mkdir()
+    result = avsync("doctor", "--json", "--model", tmp_path, TMPDIR=f"{tmp_path}/{asked}")
+    warnings = json.loads(result.stdout)["warnings"]
+    assert any("TMPDIR" in warning for warning in warnings) == differs

@@ -1,6 +1,7 @@
 """A checkpoint becomes a student that gives torch's numbers."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -87,6 +88,14 @@ def test_an_older_student_is_replaced(checkpoint, tmp_path):
     assert load_student(tmp_path / "s").name == "other"
     assert load_student(tmp_path / "s").calibration is None
     assert not (tmp_path / "s" / "old").exists()
+
+
+def test_a_calibration_that_is_lost_is_told(checkpoint, student_folder, tmp_path):
+    shutil.copytree(student_folder, tmp_path / "s")
+    for told in (True, False):  # the second time there is none to lose
+        result = CliRunner().invoke(app, ["onnx", str(checkpoint), "-o", str(tmp_path / "s")])
+        assert result.exit_code == 0, result.output
+        assert ("calibration is gone" in result.output) == told
 
 
 def test_a_folder_of_something_else_is_left_alone(checkpoint, tmp_path):

@@ -7,8 +7,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from students import add_int8, write_far_student, write_student
+from typer.testing import CliRunner
 
-from avsync_cli.errors import ModelError
+from avsync_cli.errors import ConfigError, ModelError
 from avsync_cli.faces import ANSWERS_FILE, ASSETS, FACE_INPUTS
 from avsync_cli.known_answer import (
     FP32_TOLERANCE,
@@ -20,6 +21,8 @@ from avsync_cli.known_answer import (
     student_inputs,
 )
 from avsync_cli.model import describe_graphs, open_session
+from export.__main__ import app
+from export.known_answers import write_face_answers
 
 
 def test_waves_are_a_formula_and_reach_both_ends():
@@ -112,3 +115,27 @@ def test_only_graphs_with_a_form_of_their_own_are_described(tmp_path):
     assert set(describe_graphs(folder, precision="int8")[1]) == {"pair"}
     with pytest.raises(ModelError, match="no int8"):
         describe_graphs(write_student(tmp_path / "plain"), precision="int8")
+
+
+@pytest.mark.parametrize("changed", ["garbage", "other weights"])
+def test_a_damaged_graph_gets_no_answer(tmp_path, changed):
+    folder = write_student(tmp_path / "student")
+    before = (folder / "model.json").read_bytes()
+    if changed == "garbage":
+        (folder / "pair.onnx").write_bytes(b"not a graph")
+    else:  # a graph that runs, and is not the one declared
+        model = onnx.load(folder / "pair.onnx")
+        model.producer_name = "somebody else"
+        onnx.save(model, folder / "pair.onnx")
+    result = CliRunner().invoke(app, ["answers", str(folder)])
+    assert (result.exit_code, result.output.count("\n")) == (5, 1), result.output
+    assert "damaged" in result.output
+    assert (folder / "model.json").read_bytes() == before
+
+
+def test_a_damaged_face_model_gets_no_answer(tmp_path):
+    for name in FACE_INPUTS:
+        (tmp_path / name).write_bytes(b"not a graph")
+    with pytest.raises(ConfigError, match=r"\.onnx"):
+        write_face_answers(tmp_path)
+    assert not (tmp_path / ANSWERS_FILE).exists()

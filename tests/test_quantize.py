@@ -16,11 +16,12 @@ from test_export_graphs import settle, tiny
 from test_export_rewrite import with_random_norms
 from typer.testing import CliRunner
 
-from avsync_cli.errors import ConfigError
+from avsync_cli.errors import ConfigError, ModelError
 from avsync_cli.model import load_student, precisions_of
 from avsync_cli.spec import CROP_DEFINITION
 from export.__main__ import app
-from export.parity import agreement_percent, compare_forms, lead_of
+from export.footprint import time_scan_s
+from export.parity import Parity, agreement_percent, compare_forms, lead_of
 from export.quantize import quantize_student, scores_drift
 from export.stretches import draw_stretches
 from export.student import export_student
@@ -125,6 +126,52 @@ def test_what_cannot_be_quantised_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
 
 
+@pytest.mark.parametrize("int8", [{"pair": {}}, {"pair": 3}, ["pair"], {"other": {}}])
+def test_int8_entries_that_cannot_be_read_are_refused(tmp_path, int8):
+    folder = write_student(tmp_path / "student", int8=int8)
+    before = content_of(folder)
+    with pytest.raises(ModelError, match=r"model\.json"):
+        quantize_student(folder, storage="fp16")
+    assert content_of(folder) == before
+
+
+def test_no_int8_entries_are_none(tmp_path):
+    folder = write_student(tmp_path / "student", int8=None)
+    quantize_student(folder, storage="fp16")
+    assert precisions_of(folder) == ("fp32",)
+
+
+@pytest.mark.parametrize("storage", ["fp32", "fp16"])
+def test_int8_encoders_are_not_lost_for_want_of_a_cache(tmp_path, storage):
+    folder = write_student(tmp_path / "student")
+    declared = json.loads((folder / "model.json").read_text())
+    declared["int8"] = {"video": declared["graphs"]["video"]}
+    (folder / "model.json").write_text(json.dumps(declared))
+    before = content_of(folder)
+    with pytest.raises(ConfigError, match="give --cache"):
+        quantize_student(folder, storage=storage)
+    assert content_of(folder) == before
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path):
+    folder = add_int8(write_student(tmp_path / "student"))
+    (folder / "notes" / "deep").mkdir(parents=True)
+    (folder / "notes" / "deep" / "kept.txt").write_text("precious")
+    (folder / "README").write_text("mine")
+    quantize_student(folder, storage="fp16")
+    assert (folder / "notes" / "deep" / "kept.txt").read_text() == "precious"
+    assert (folder / "README").read_text() == "mine"
+    assert not (folder / "pair.int8.onnx").exists()
+
+
+@pytest.mark.slow
+def test_storage_that_stays_in_half_is_told(student):
+    assert quantize_student(student, storage="fp16").storage == "fp16"
+    result = CliRunner().invoke(app, ["quantize", str(student)])
+    assert result.exit_code == 0, result.output
+    assert "stay stored in fp16" in result.output
+
+
 def peaks(*leads):
     """Scores of 3 windows that peak at the given offset of each clip; None for a clip without sound."""
     clips = []
@@ -141,6 +188,31 @@ def test_agreement_counts_clips_whose_offsets_are_a_frame_apart_at_most():
     assert agreement_percent(peaks(0, 3, -2, None), peaks(1, 3, -4, None)) == pytest.approx(200 / 3)
     assert agreement_percent(peaks(0, None), peaks(0, 5)) == 50
     assert agreement_percent(peaks(None), peaks(None)) == 100
+
+
+def test_parity_of_nothing_is_no_success(tmp_path, cache):
+    assert not Parity("student", 3, (), ()).passed
+    with pytest.raises(ConfigError, match="one form only"):
+        compare_forms(write_student(tmp_path / "plain"), cache)
+    short = make_cache(tmp_path / "short", clips=9, frames=4)  # less than a window
+    with pytest.raises(ConfigError, match="has a score to compare"):
+        compare_forms(add_int8(write_student(tmp_path / "both")), short)
+
+
+@pytest.mark.parametrize("place", ["missing/parity.json", "cache"])
+def test_parity_refuses_what_it_cannot_write_before_it_measures(tmp_path, place):
+    (tmp_path / "cache").mkdir()  # no clip is in it: what comes later is not reached
+    command = ["parity", str(tmp_path / "student"), "--cache", str(tmp_path / "cache")]
+    result = CliRunner().invoke(app, [*command, "-o", str(tmp_path / place)])
+    assert result.exit_code == 2
+    assert f"{place}: cannot be written" in result.output.replace("\n", "")
+
+
+@pytest.mark.slow
+def test_parity_of_short_clips_leaves_out_the_bar_of_long_ones(tmp_path):
+    short = make_cache(tmp_path / "cache", clips=9, frames=14)
+    found = compare_forms(add_int8(write_student(tmp_path / "student")), short, clips=1)
+    assert [bar.what for bar in found.bars] == ["% of clips on which int8 agrees"]
 
 
 @pytest.mark.slow
@@ -189,3 +261,7 @@ def test_parity_with_a_checkpoint_compares_with_torch(tmp_path, cache):
 def test_time_and_memory_are_measured_without_torch():
     code = "import sys, export.footprint; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_time_is_that_of_the_clock():
+    assert 0.02 <= time_scan_s(lambda: time.sleep(0.02)) < 1

@@ -4,7 +4,6 @@ Nothing is trained: a handful of numbers are fitted to what the student says of 
 """
 
 import json
-import shutil
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from avsync_cli.model import CONTRACT_FILE, Calibration, load_student
 from avsync_cli.spec import DEFAULT_TOLERANCE, FACE_CROP_DEFINITION, TOLERANCES
 from avsync_cli.timing import lead_ms
 from training.cache import read_manifest, require_grey, require_rgb
+from training.contract import write_contract
 from training.examples import MARGIN, STRETCH_FRAMES, Example, make_examples
 
 Mask = NDArray[np.bool_]
@@ -71,12 +71,8 @@ def prior_weights(examples: list[Example]) -> NDArray[np.float64]:
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Put the calibration into a student's `model.json`, whole or not at all."""
-    path = folder / CONTRACT_FILE
-    declared = json.loads(path.read_text(encoding="utf-8"))
-    declared["calibration"] = asdict(calibration)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(declared, indent=1) + "\n", encoding="utf-8")
-    shutil.move(unfinished, path)
+    declared = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
+    write_contract(folder, declared | {"calibration": asdict(calibration)})
 
 
 def describe(calibration: Calibration, examples: list[Example]) -> str:
