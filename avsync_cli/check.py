@@ -14,7 +14,7 @@ from avsync_cli.assess import is_enough
 from avsync_cli.batch.limits import count_cores
 from avsync_cli.errors import ConfigError, MediaError, ModelError
 from avsync_cli.faces import FaceModels
-from avsync_cli.findings import add_timeline, judge_looks, leave_out_repeats, report_findings
+from avsync_cli.findings import add_timeline, judge_looks, report_findings
 from avsync_cli.looks import Look, Stopwatch, look_at
 from avsync_cli.media import Media, open_media, read_sound_file, refuse_no_part
 from avsync_cli.model import Calibration, Student, load_student
@@ -247,8 +247,8 @@ def _watched(pictures: Iterable[Picture], asked: _Asked, duration_s: float | Non
 
 
 def _is_enough(looks: list[Look], calibration: Calibration) -> bool:
-    """Whether the looks so far answer the question; those without a face or speech, or repeats, do not."""
-    alone = [judge_looks([look], calibration).verdict.answer for look in leave_out_repeats(looks)]
+    """Whether the looks so far answer the question; those without a face or speech do not count."""
+    alone = [judge_looks([look], calibration).verdict.answer for look in looks]
     speaking = [answer for answer in alone if answer is not None and answer.reason not in _SILENT]
     return len(speaking) >= MIN_PASSAGES and is_enough(
         judge_looks(looks, calibration).verdict.answer, speaking

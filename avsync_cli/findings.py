@@ -18,15 +18,13 @@ from avsync_cli.report import (
     describe_reason,
 )
 from avsync_cli.speakers import AUTO, Speaker, Verdict, choose_verdict, judge_speakers
-from avsync_cli.spec import EVERY_S, SPEECH_FLOOR_DB, VIDEO_FPS, Tolerance
+from avsync_cli.spec import EVERY_S, VIDEO_FPS, Tolerance
 from avsync_cli.streams import MediaInfo
 from avsync_cli.timeline import Point, Timeline, draw_timeline
 from avsync_cli.timing import lead_ms
 
 Floats = NDArray[np.float32]
 
-_REPEAT_SHIFT_TICKS = 20  # by which passages of a loop may begin elsewhere
-_REPEAT_CORRELATION = 0.95  # of the levels of two passages: the same sound, coded again
 _NOTHING_HEARD = ("no_speech", "no_visible_speaker", "too_short")
 
 
@@ -103,30 +101,6 @@ def report_findings(
         drift_ms_per_min=course.drift_ms_per_min if drifts else None,
         drift_uncertainty_ms_per_min=course.drift_uncertainty if drifts else None,
     )
-
-
-def leave_out_repeats(looks: list[Look]) -> list[Look]:
-    """The looks whose sound is not that of one before them: a loop that is seen twice says nothing twice."""
-    kept: list[tuple[Look, Floats]] = []
-    for look in looks:
-        levels_db = max(
-            (piece.loudness_db for piece in look.pieces), key=len, default=np.zeros(0, np.float32)
-        )
-        if not any(_sounds_alike(levels_db, other) for _, other in kept):
-            kept.append((look, levels_db))
-    return [look for look, _ in kept]
-
-
-def _sounds_alike(one_db: Floats, other_db: Floats) -> bool:
-    """Whether levels [N] and [M] rise and fall together, one of them moved by some ticks."""
-    shortest = min(len(one_db), len(other_db)) - _REPEAT_SHIFT_TICKS
-    if shortest < _REPEAT_SHIFT_TICKS:
-        return False
-    middle = np.nan_to_num(one_db[_REPEAT_SHIFT_TICKS // 2 :][:shortest], nan=SPEECH_FLOOR_DB)
-    moved = np.lib.stride_tricks.sliding_window_view(np.nan_to_num(other_db, nan=SPEECH_FLOOR_DB), shortest)
-    middle, moved = middle - middle.mean(), moved - moved.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(middle) * np.linalg.norm(moved, axis=1)
-    return bool((moved @ middle >= _REPEAT_CORRELATION * np.maximum(norms, 1e-6)).any())
 
 
 def _gather_scores(findings: Findings, places: tuple[int, ...]) -> tuple[NDArray[np.int64], Floats]:

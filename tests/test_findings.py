@@ -8,7 +8,7 @@ from scored import CALIBRATION, make_scores
 from test_speakers import face
 from test_timeline import jump
 
-from avsync_cli.findings import Findings, add_timeline, judge_looks, leave_out_repeats, report_findings
+from avsync_cli.findings import Findings, add_timeline, judge_looks, report_findings
 from avsync_cli.looks import FacePiece, Look
 from avsync_cli.spec import TOLERANCES
 from avsync_cli.streams import MediaInfo
@@ -59,17 +59,3 @@ def test_a_face_without_speech_keeps_its_reason_whatever_its_course(engine):
     report = report_findings("a.mp4", INFO, LIMITS, drawn, engine.student)
     assert (report.status, report.reason, report.steps) == ("undetermined", "no_speech", ())
     assert np.isfinite(report.confidence)
-
-
-def test_a_loop_that_is_seen_twice_counts_once():
-    rng = np.random.default_rng(0)
-    said_db = -40 + 10 * rng.standard_normal(100).astype(np.float32)
-    other_db = -40 + 10 * rng.standard_normal(100).astype(np.float32)
-
-    def look(first_tick: int, levels_db: np.ndarray) -> Look:
-        piece = replace(face(0, seconds=2.24), loudness_db=levels_db, first_tick=first_tick)
-        return Look(first_tick, first_tick + 60, (piece,))
-
-    coded_again = said_db[8:68] + rng.standard_normal(60).astype(np.float32)
-    looks = [look(0, said_db[:60]), look(500, coded_again), look(900, other_db[:60]), Look(950, 960, ())]
-    assert [each.first_tick for each in leave_out_repeats(looks)] == [0, 900, 950]
