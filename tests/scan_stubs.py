@@ -59,7 +59,8 @@ def _check(path: Path) -> Report:
         elif word == "touch":
             Path(next(words)).touch()
         elif word == "wait-for":
-            while not Path(next(words)).exists():
+            mark = Path(next(words))
+            while not mark.exists():
                 time.sleep(0.01)
         else:
             DEEDS[word]()
