@@ -115,7 +115,7 @@ def test_every_term_of_the_contract_is_checked(tmp_path, key):
 def test_the_bundled_student_is_whole_and_names_no_machine():
     student = load_student()
     assert student.calibration is not None
-    assert (student.layout.video_width, student.layout.reach_frames) == (256, 0)
+    assert (student.layout.video_width, student.layout.reach_frames) == (256, 2)
     for path in DEFAULT_STUDENT.glob("*.onnx"):
         assert b"stack_trace" not in path.read_bytes()
 
