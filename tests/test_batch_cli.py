@@ -164,7 +164,8 @@ def test_the_first_interrupt_lets_files_finish_and_the_second_does_not(tmp_path)
 
 def test_an_interrupted_scan_is_130_and_its_answers_are_kept(tmp_path, folder, handmade):
     results = tmp_path / "r.jsonl"
-    options = ["-o", results, "--model", handmade, "--jobs", "1"]
+    # With two, one file is still in work when the other's answer is there.
+    options = ["-o", results, "--model", handmade, "--jobs", "2"]
     process = subprocess.Popen(
         [sys.executable, "-m", "avsync_cli", "scan", folder, *options],
         stderr=subprocess.PIPE,
@@ -176,6 +177,7 @@ def test_an_interrupted_scan_is_130_and_its_answers_are_kept(tmp_path, folder, h
     out, errors = process.communicate(timeout=900)
     assert process.returncode == 130
     assert "Traceback" not in errors
+    assert "finishing" in errors
     assert 1 <= len(paths_in(results)) < 5
     assert " files" in out
 

@@ -156,14 +156,14 @@ def test_files_in_work_are_watched_while_others_are_skipped(tmp_path, monkeypatc
     hung.write_text("hang")
 
     def look(item: Item) -> Item:
-        time.sleep(0.3)
+        time.sleep(0.4)
         return examine(item)
 
     monkeypatch.setattr("avsync_cli.batch.run.examine", look)
     given_up: list[bool] = []
     count = Progress.count
     monkeypatch.setattr(
-        Progress, "count", lambda self, status: (given_up.append(self._skipped < 58), count(self, status))
+        Progress, "count", lambda self, status: (given_up.append(self._skipped < 50), count(self, status))
     )
     sources = [str(path) for path in (hung, *files)]
     scan_files(sources, results, load=load_stub, jobs=2, resume=True, timeout_s=1)
