@@ -26,6 +26,7 @@ from avsync_cli.known_answer import (
 from avsync_cli.model import CONTRACT_FILE, describe_graphs, load_student, precisions_of
 from avsync_cli.spec import Precision
 from training.contract import write_contract
+from training.json_file import write_json
 
 REFERENCE_OPSET = 21  # it has no quantisation from before 19
 TOLERANCES: Mapping[Precision, float] = {"fp32": FP32_TOLERANCE, "int8": INT8_TOLERANCE}
@@ -60,9 +61,7 @@ def write_face_answers(folder: Path) -> Path:
         for file, shapes in FACE_INPUTS.items()
     }
     path = folder / ANSWERS_FILE
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_json(path, answers)
     return path
 
 

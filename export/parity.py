@@ -24,6 +24,7 @@ from export.trained import CropName, open_trained
 from training.cache import CachedClip, read_manifest, require_grey, require_rgb
 from training.clips import LoadedClip, load_clip
 from training.encoders import MatchNet
+from training.json_file import write_json
 from training.progress import Progress
 from training.protocol import mean_accuracies
 from training.recipe import Pixels
@@ -97,10 +98,8 @@ def require_writable(path: Path) -> None:
 
 def write_parity(parity: Parity, path: Path) -> None:
     """Write JSON whole or not at all. Raises ConfigError."""
-    unfinished = path.with_name(f"{path.name}.part")
     try:
-        unfinished.write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_json(path, parity.to_json())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
 

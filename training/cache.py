@@ -24,6 +24,7 @@ import numpy as np
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import contract
 from avsync_cli.spec import CROP_DEFINITION
+from training.json_file import write_json
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -92,9 +93,7 @@ def write_manifest(cache: Path, clips: list[CachedClip], *, crop: str = GREY) ->
         "crop": crop,
         "clips": [asdict(clip) for clip in sorted(clips, key=lambda clip: clip.file)],
     }
-    unfinished = cache / f"{MANIFEST}.part"
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(cache / MANIFEST)
+    write_json(cache / MANIFEST, content)
 
 
 def open_cache(cache: Path, *, crop: str = GREY) -> list[CachedClip]:

@@ -1,7 +1,5 @@
 """`python -m training evaluate`: the paper's protocol and measures of the whole tool."""
 
-import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -17,6 +15,7 @@ from training.cache import require_grey, require_rgb
 from training.clips import LoadedClip, load_clips
 from training.corpus import Clip, read_corpus
 from training.journal import provenance_of
+from training.json_file import write_json
 from training.judged import open_judged
 from training.measures import MEASURES, Outcome, measure
 from training.progress import Progress
@@ -149,9 +148,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_json(path, result)
 
 
 def _refuse_unknown(names: list[str]) -> None:

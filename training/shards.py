@@ -39,6 +39,7 @@ from training.cache import (
 )
 from training.clips import LoadedClip, unpack_clip
 from training.draws import SHARD_ORDER
+from training.json_file import write_json
 from training.progress import Progress
 
 FORMAT = "avsync-shards"
@@ -117,9 +118,7 @@ def write_shards(cache: Path, folder: Path, *, clips_per_shard: int) -> list[Sha
         "clips": len(entries),
         "shards": [asdict(shard) | {"clips": len(shard.windows)} for shard in shards],
     }
-    unfinished = folder / f"{INDEX}.part"
-    unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    unfinished.replace(folder / INDEX)
+    write_json(folder / INDEX, content, indent=None)
     return shards
 
 
