@@ -1,9 +1,13 @@
 """Command line of the exporters; each command imports what it needs when it runs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from avsync_cli.errors import AvsyncError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -23,28 +27,35 @@ Crop = Annotated[
 ]
 
 
+@contextmanager
+def failing_in_one_line() -> Iterator[None]:
+    """An expected failure is one line and its exit code."""
+    try:
+        yield
+    except AvsyncError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+
+
 @app.callback()
 def main() -> None:
     """Make the model files that avsync_cli ships."""
 
 
 @app.command()
+@failing_in_one_line()
 def faces(
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory for the ONNX files.")] = ASSETS,
 ) -> None:
     """Convert MediaPipe's face detector and face mesh to ONNX."""
-    from export.faces import WheelError, export_faces
+    from export.faces import export_faces
 
-    try:
-        written = export_faces(output)
-    except WheelError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-    for path in written:
+    for path in export_faces(output):
         typer.echo(f"{path}  {path.stat().st_size} bytes")
 
 
 @app.command()
+@failing_in_one_line()
 def onnx(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a file of published weights.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the student.")],
@@ -57,17 +68,12 @@ def onnx(
     crop: Crop = None,
 ) -> None:
     """Turn a checkpoint into a student: three ONNX graphs and the model.json that describes them."""
-    from avsync_cli.errors import AvsyncError
     from export.student import export_student, loses_calibration
     from export.trained import open_trained
 
-    try:
-        trained = open_trained(checkpoint, network=network, pixels=pixels, crop=crop)
-        loses = calibration is None and loses_calibration(output)
-        folder = export_student(trained, output, calibration=calibration, name=name)
-    except AvsyncError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
+    trained = open_trained(checkpoint, network=network, pixels=pixels, crop=crop)
+    loses = calibration is None and loses_calibration(output)
+    folder = export_student(trained, output, calibration=calibration, name=name)
     if loses:
         typer.echo(
             f"{folder}: the older student's calibration is gone; python -m training calibrate fits one"
@@ -77,6 +83,7 @@ def onnx(
 
 
 @app.command()
+@failing_in_one_line()
 def quantize(
     student: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a student, which is added to.")],
     cache: Annotated[
@@ -92,14 +99,9 @@ def quantize(
     seed: Annotated[int, typer.Option(min=0, help="Of the clips that are drawn.")] = 0,
 ) -> None:
     """Give a student int8 graphs beside its own."""
-    from avsync_cli.errors import AvsyncError
     from export.quantize import quantize_student
 
-    try:
-        made = quantize_student(student, cache, method=method, storage=storage, seed=seed)
-    except AvsyncError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
+    made = quantize_student(student, cache, method=method, storage=storage, seed=seed)
     for name, drift in made.drift.items():
         taken = " (taken)" if name == made.method else ""
         typer.echo(f"{name}: scores drift by {drift:.4f} of their spread{taken}")
@@ -110,6 +112,7 @@ def quantize(
 
 
 @app.command()
+@failing_in_one_line()
 def parity(
     student: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a student.")],
     cache: Annotated[Path, typer.Option(help="Prepared clips, of which the val split is used.")],
@@ -123,38 +126,27 @@ def parity(
     """Compare torch, fp32 and int8 on the same clips; exit code 1 if they differ by too much."""
     from rich.console import Console
 
-    from avsync_cli.errors import AvsyncError
     from export.parity import compare_forms, require_writable, write_parity
     from export.parity_table import parity_tables
 
-    try:
-        if output is not None:
-            require_writable(output)  # before minutes of work
-        found = compare_forms(
-            student, cache, checkpoint, clips=clips, network=network, pixels=pixels, crop=crop
-        )
-        Console().print(parity_tables(found))
-        if output is not None:
-            write_parity(found, output)
-    except AvsyncError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
+    if output is not None:
+        require_writable(output)  # before minutes of work
+    found = compare_forms(student, cache, checkpoint, clips=clips, network=network, pixels=pixels, crop=crop)
+    Console().print(parity_tables(found))
+    if output is not None:
+        write_parity(found, output)
     raise typer.Exit(0 if found.passed else 1)
 
 
 @app.command()
+@failing_in_one_line()
 def answers(
     student: Annotated[Path, typer.Argument(help="Folder of a student that has none.")],
 ) -> None:
     """Give a student the known answers that `avsync doctor` compares with; `onnx` does it by itself."""
-    from avsync_cli.errors import AvsyncError
     from export.known_answers import add_known_answers
 
-    try:
-        add_known_answers(student)
-    except AvsyncError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
+    add_known_answers(student)
 
 
 if __name__ == "__main__":

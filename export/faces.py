@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from avsync_cli.errors import AvsyncError
 from export.known_answers import write_face_answers
 from export.tflite_graph import Output, convert
 
@@ -56,8 +57,10 @@ FACE_MODELS = (
 )
 
 
-class WheelError(Exception):
+class WheelError(AvsyncError):
     """The wheel could not be fetched, or is not the pinned one."""
+
+    exit_code = 1
 
 
 def export_faces(directory: Path) -> list[Path]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from avsync_cli.mel import MelTrack
 from avsync_cli.spec import WINDOW_FRAMES, WINDOW_MEL_STEPS
-from avsync_cli.timing import mel_step_at
 from training.compact import CompactNet
 from training.encoders import MatchNet
 from training.networks import PublishedNet
@@ -85,7 +84,7 @@ def _by_clips(network: CompactNet | TokenMatchNet, score: Score) -> Encoders:
         return _windows(torch.cat(tokens, dim=1)[0], np.arange(windows), WINDOW_FRAMES)
 
     def encode_audio(mel: MelTrack, ticks: Ticks) -> Floats:
-        steps = np.array([mel_step_at(int(tick) - mel.origin_tick) for tick in ticks])
+        steps = mel.starts(ticks)
         first, end = int(steps[0]), int(steps[-1]) + WINDOW_MEL_STEPS
         rows = np.arange(first - s, end + s).clip(0, len(mel.mel) - 1)
         mels = _beside(network, mel.mel[rows].astype(np.float32)).T.contiguous().unsqueeze(0)
