@@ -8,7 +8,7 @@ the worker, however that ends.
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from glob import has_magic
@@ -28,6 +28,16 @@ _TIME_KEYS = ("LastModified", "mtime", "last_modified", "updated", "modified", "
 _PIECE_BYTES = 32 * MB  # a request each
 
 Wanted = Callable[[str], bool]  # by the path below the folder
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """A store that is listed, what is wanted of it, and where folders that cannot be read are told."""
+
+    filesystem: "AbstractFileSystem"
+    takes: Wanted
+    leaves_out: Wanted
+    unread: list[str]
 
 
 def is_address(source: str) -> bool:
@@ -51,13 +61,14 @@ def list_address(
     filesystem, root = _open_address(source)
     if leaves_out(source):
         return
+    listing = _Listing(filesystem, takes, leaves_out, unread)
     try:
         if source.endswith("/"):
-            yield from _walk(filesystem, source, root, takes, leaves_out, unread)
+            yield from _walk(listing, source, root)
         elif listed:
             yield Item(source, source)
         else:
-            yield from _look(filesystem, source, root, takes, leaves_out, unread)
+            yield from _look(listing, source, root)
     except Exception as error:  # each store raises its own, and fsspec lets them pass
         unread.append(f"{source}: {_describe(error)}")
 
@@ -96,83 +107,64 @@ def copy_address(item: Item, folder: Path, *, limit_bytes: int) -> Path:
     return copy
 
 
-def _look(
-    filesystem: "AbstractFileSystem",
-    source: str,
-    root: str,
-    takes: Wanted,
-    leaves_out: Wanted,
-    unread: list[str],
-) -> Iterator[Item]:
+def _look(listing: _Listing, source: str, root: str) -> Iterator[Item]:
     """A file or a folder, whichever is there; a pattern if nothing is."""
     try:
-        details = filesystem.info(root)
+        details = listing.filesystem.info(root)
     except FileNotFoundError:
         # In the addresses of the web "?" begins a query.
         if source.startswith("http") or not has_magic(root):
             raise
-        yield from _fit(filesystem, source, root, takes, leaves_out, unread)
+        yield from _fit(listing, source, root)
         return
     if details["type"] == "directory":
-        yield from _walk(filesystem, source, root, takes, leaves_out, unread)
+        yield from _walk(listing, source, root)
     else:
         yield _with_details(Item(source, source), details)
 
 
-def _fit(
-    filesystem: "AbstractFileSystem",
-    source: str,
-    root: str,
-    takes: Wanted,
-    leaves_out: Wanted,
-    unread: list[str],
-) -> Iterator[Item]:
+def _fit(listing: _Listing, source: str, root: str) -> Iterator[Item]:
     """The files that a pattern fits, and the wanted ones below the folders that it fits."""
-    matches = sorted(filesystem.glob(root, detail=True).items())
+    matches = sorted(listing.filesystem.glob(root, detail=True).items())
     if not matches:
         raise FileNotFoundError("fits no file")
     fixed = next(n for n, part in enumerate(root.split("/")) if has_magic(part))
     walked: set[str] = set()
     for path, details in matches:
         path = path.rstrip("/")
-        item = _item(filesystem, source, root, path)
-        if any(map(leaves_out, name_folders("/".join(path.split("/")[fixed:])))):
+        item = _item(listing.filesystem, source, root, path)
+        if any(map(listing.leaves_out, name_folders("/".join(path.split("/")[fixed:])))):
             continue
         if details["type"] != "directory":
             yield _with_details(item, details)
         elif walked.isdisjoint(name_folders(path)):
             walked.add(path)
-            yield from _walk(filesystem, item.path, path, takes, leaves_out, unread)
+            yield from _walk(listing, item.path, path)
 
 
-def _walk(
-    filesystem: "AbstractFileSystem",
-    source: str,
-    root: str,
-    takes: Wanted,
-    leaves_out: Wanted,
-    unread: list[str],
-) -> Iterator[Item]:
+def _walk(listing: _Listing, source: str, root: str) -> Iterator[Item]:
     """Every wanted file below a folder, one listing at a time: those of a million files fill a gigabyte."""
     ahead, visited = [root], {root.rstrip("/")}
     while ahead:
         folder = ahead.pop()
         try:
-            entries = sorted(filesystem.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
-            filesystem.invalidate_cache(folder)
+            entries = sorted(listing.filesystem.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
+            listing.filesystem.invalidate_cache(folder)
         except Exception as error:  # as in `list_address`
-            unread.append(f"{_item(filesystem, source, root, folder).file}: {_describe(error)}")
+            listing.unread.append(
+                f"{_item(listing.filesystem, source, root, folder).file}: {_describe(error)}"
+            )
             continue
         folders = []
         for entry in entries:
             path = str(entry["name"])
             below = path.removeprefix(root.rstrip("/")).strip("/")
             if entry["type"] == "directory":
-                if path.rstrip("/") not in visited and not leaves_out(below):
+                if path.rstrip("/") not in visited and not listing.leaves_out(below):
                     folders.append(path)
                     visited.add(path.rstrip("/"))
-            elif not path.endswith("/") and takes(below):
-                yield _with_details(_item(filesystem, source, root, path), entry)
+            elif not path.endswith("/") and listing.takes(below):
+                yield _with_details(_item(listing.filesystem, source, root, path), entry)
         ahead += reversed(folders)
 
 
