@@ -248,8 +248,8 @@ def _watched(pictures: Iterable[Picture], asked: _Asked, duration_s: float | Non
 
 def _is_enough(looks: list[Look], calibration: Calibration) -> bool:
     """Whether the looks so far answer the question; those without a face or speech do not count."""
+    if len(looks) < MIN_PASSAGES:
+        return False
     alone = [judge_looks([look], calibration).verdict.answer for look in looks]
     speaking = [answer for answer in alone if answer is not None and answer.reason not in _SILENT]
-    return len(speaking) >= MIN_PASSAGES and is_enough(
-        judge_looks(looks, calibration).verdict.answer, speaking
-    )
+    return is_enough(judge_looks(looks, calibration).verdict.answer, speaking)

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit
 
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import CONTRACT_FILE, Calibration, load_student
-from avsync_cli.spec import DEFAULT_TOLERANCE, FACE_CROP_DEFINITION, TOLERANCES
+from avsync_cli.spec import FACE_CROP_DEFINITION
 from avsync_cli.timing import lead_ms
 from training.cache import read_manifest, require_grey, require_rgb
 from training.contract import write_contract
@@ -49,7 +50,7 @@ def fit(examples: list[Example]) -> Calibration:
     right = np.array([example.is_right for example in examples], float)
     counts = prior_weights(examples)
     weights = _logistic(features, right, counts)
-    confidence = 1 / (1 + np.exp(-features @ weights))
+    confidence = expit(features @ weights)
     least = _threshold(confidence, examples, counts)
     errors = np.array(
         [
@@ -95,8 +96,7 @@ def describe(calibration: Calibration, examples: list[Example]) -> str:
     windows = np.array([example.windows for example in examples])
     accepted = (confidence >= calibration.min_confidence) & ~np.array([e.at_edge for e in examples])
     mismatched = np.array([example.error_frames is None for example in examples])
-    limits = TOLERANCES[DEFAULT_TOLERANCE]
-    level = np.array([limits.contains(lead_ms(example.lead_frames)) for example in examples])
+    level = np.array([example.is_level for example in examples])
     if mismatched.any():
         false_sync = (accepted & level)[mismatched].mean()
         lines.insert(2, f"said to be in sync where no offset is right: {false_sync:.1%}")
@@ -137,7 +137,7 @@ def held_out_confidence(examples: list[Example]) -> NDArray[np.float64]:
     confidence = np.zeros(len(examples))
     for fold in range(FOLDS):
         weights = _logistic(features[folds != fold], right[folds != fold], counts[folds != fold])
-        confidence[folds == fold] = 1 / (1 + np.exp(-features[folds == fold] @ weights))
+        confidence[folds == fold] = expit(features[folds == fold] @ weights)
     return confidence
 
 
@@ -177,8 +177,7 @@ def _threshold(
     inside = np.array([not example.at_edge for example in examples])
     wrong = np.array([example.is_wrong_peak for example in examples])
     mismatched = np.array([example.error_frames is None for example in examples])
-    limits = TOLERANCES[DEFAULT_TOLERANCE]
-    level = np.array([limits.contains(lead_ms(example.lead_frames)) for example in examples])
+    level = np.array([example.is_level for example in examples])
     for least in np.arange(0.05, 1.0, 0.01):
         accepted = inside & (confidence >= least)
         if not accepted.any():

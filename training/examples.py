@@ -17,7 +17,8 @@ from avsync_cli.mel import MelTrack, mel_track
 from avsync_cli.model import Student
 from avsync_cli.scan import average_curve, count_windows, curve_features, find_peak, score_offsets
 from avsync_cli.sound import Sound
-from avsync_cli.spec import RANGE_FRAMES, SAMPLE_RATE_HZ, WINDOW_FRAMES
+from avsync_cli.spec import DEFAULT_TOLERANCE, RANGE_FRAMES, SAMPLE_RATE_HZ, TOLERANCES, WINDOW_FRAMES
+from avsync_cli.timing import lead_ms
 from training.augment_mel import from_db, mixed, to_db
 from training.cache import CachedClip
 from training.clips import LoadedClip, load_clip
@@ -56,6 +57,11 @@ class Example:
     @property
     def is_right(self) -> bool:
         return self.error_frames is not None and abs(self.error_frames) <= RIGHT_WITHIN_FRAMES
+
+    @property
+    def is_level(self) -> bool:
+        """Whether an answer of this lead says "in sync"."""
+        return TOLERANCES[DEFAULT_TOLERANCE].contains(lead_ms(self.lead_frames))
 
     @property
     def is_wrong_peak(self) -> bool:
@@ -146,13 +152,7 @@ def add_noise(
 
 def judge(student: Student, encoded: Encoded, condition: str, *, truth: float | None) -> Example | None:
     """What a student says of a stretch whose lead in frames is `truth`; None where there is no peak."""
-    scores = score_offsets(
-        encoded.video,
-        encoded.audio,
-        first_tick_video=encoded.video_tick,
-        first_tick_audio=encoded.audio_tick,
-        score=student.score,
-    )
+    scores = score_encoded(student, encoded)
     curve = average_curve(scores)
     peak = find_peak(curve)
     if peak is None:
@@ -160,6 +160,18 @@ def judge(student: Student, encoded: Encoded, condition: str, *, truth: float | 
     error = None if truth is None else peak.lead_frames - truth
     features, windows = curve_features(scores, curve), count_windows(scores, curve)
     return Example(0, features, windows, peak.lead_frames, error, peak.at_edge, condition)
+
+
+def score_encoded(student: Student, encoded: Encoded, *, range_frames: int = RANGE_FRAMES) -> Floats:
+    """Scores [V, C] of all windows with the sound of every offset."""
+    return score_offsets(
+        encoded.video,
+        encoded.audio,
+        first_tick_video=encoded.video_tick,
+        first_tick_audio=encoded.audio_tick,
+        score=student.score,
+        range_frames=range_frames,
+    )
 
 
 def encode_clip(student: Student, clip: LoadedClip) -> Encoded:

@@ -109,9 +109,7 @@ def audited(clip: Clip, path: Path, engine: Engine, _sound: Path | None = None) 
     told = _outcome("audited", clip, answered, clip.lead_frames, TRUTH_WITHIN_FRAMES)
     result: Result = "refused"
     if answered.lead_frames is not None:
-        limits = TOLERANCES[DEFAULT_TOLERANCE]
-        level = limits.contains(lead_ms(answered.lead_frames - clip.lead_frames))
-        result = "right" if level else "wrong"
+        result = "right" if _is_level(answered.lead_frames - clip.lead_frames) else "wrong"
     return [told, replace(told, measure="alarms", result=result)]
 
 
@@ -122,8 +120,7 @@ def mismatched(clip: Clip, path: Path, engine: Engine, sound: Path | None) -> li
     answered = _answer(path, engine, audio=sound)
     result: Result = "refused"
     if answered.lead_frames is not None:
-        level = TOLERANCES[DEFAULT_TOLERANCE].contains(lead_ms(answered.lead_frames))
-        result = "wrong" if level else "right"
+        result = "wrong" if _is_level(answered.lead_frames) else "right"
     return [replace(_outcome("mismatched", clip, answered, 0.0, 0.0), expected_frames=None, result=result)]
 
 
@@ -167,6 +164,10 @@ class Measure:
 
     ask: Callable[[Clip, Path, Engine, Path | None], list[Outcome]]  # the last: another clip, for its sound
     applies: Callable[[Clip], bool]
+
+
+def _is_level(lead_frames: float) -> bool:
+    return TOLERANCES[DEFAULT_TOLERANCE].contains(lead_ms(lead_frames))
 
 
 def _has_truth(clip: Clip) -> bool:

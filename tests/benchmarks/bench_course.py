@@ -10,18 +10,18 @@ clip's own zero is taken from its whole curve, and every scene is off by 10 ms (
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from avsync_cli.course import Course
 from avsync_cli.model import Student, load_student
-from avsync_cli.scan import average_curve, find_peak, score_offsets
+from avsync_cli.scan import average_curve, find_peak
 from avsync_cli.timeline import trace_course
 from training.cache import read_manifest
 from training.clips import load_clip
-from training.examples import encode_clip
+from training.examples import encode_clip, score_encoded
 
 WIDE = 40  # frames that are scored, for the ±15 around any lead of up to 24
 MARGIN = WIDE + 50  # of other sound on both sides of a clip's own
@@ -155,21 +155,10 @@ def score_clips(student: Student, cache: Path) -> list[Scored]:
         rng.shuffle(sounds)
         others = np.concatenate(sounds)
         around = np.concatenate([others[:MARGIN], clip.audio, others[MARGIN : 2 * MARGIN]])
-        narrow = score_offsets(
-            clip.video,
-            clip.audio,
-            first_tick_video=clip.video_tick,
-            first_tick_audio=clip.audio_tick,
-            score=student.score,
-        )
+        narrow = score_encoded(student, clip)
         own, other = (
-            score_offsets(
-                clip.video,
-                sound,
-                first_tick_video=clip.video_tick,
-                first_tick_audio=clip.audio_tick - MARGIN,
-                score=student.score,
-                range_frames=WIDE,
+            score_encoded(
+                student, replace(clip, audio=sound, audio_tick=clip.audio_tick - MARGIN), range_frames=WIDE
             )
             for sound in (around, others[2 * MARGIN : 2 * MARGIN + len(around)])
         )
