@@ -58,6 +58,24 @@ def match(
 
 
 @app.command()
+def average(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT...", help="Of runs that grew from one checkpoint.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write.")],
+) -> None:
+    """Average the weights of several matching runs into one student."""
+    from training.average import average_checkpoints
+    from training.checkpoint import save_checkpoint
+
+    if output.exists():
+        raise ConfigError(f"{output}: exists already")
+    averaged = average_checkpoints(checkpoints)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(output, averaged)
+
+
+@app.command()
 def teacher(
     config: Annotated[Path, typer.Argument(help="TOML recipe of the method BCE; see training/configs.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder.")],

@@ -210,6 +210,8 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, origin: dict[str, str]) ->
         raise ConfigError("the checkpoint was made with another configuration")
     if checkpoint.provenance["cache_manifest_sha256"] != origin["cache_manifest_sha256"]:
         raise ConfigError("the checkpoint was made with another cache")
+    if not checkpoint.optimiser:
+        raise ConfigError("the checkpoint is an average: start from it, it cannot be resumed")
     trainer.net.load_state_dict(checkpoint.model)
     trainer.average.load_state_dict(checkpoint.average)
     trainer.optimiser.load_state_dict(checkpoint.optimiser)
