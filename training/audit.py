@@ -58,10 +58,11 @@ class Auditor:
 
 @dataclass(frozen=True)
 class Audit:
-    """`corrections` of every clip; how many were judged by students that had not trained on their source;
-    and by how many ms all were moved to keep the corpus's zero."""
+    """`corrections` of every clip; the `estimates` they come from; how many were judged by students that had
+    not trained on their source; and how many ms were taken from all to keep the corpus's zero."""
 
     corrections: dict[str, Correction]
+    estimates: list[Estimate]
     unseen: int
     anchored_ms: float
 
@@ -81,7 +82,7 @@ def audit(
         estimates.append(estimate_lead(clip.entry, np.mean(scores, axis=0)))
     before = {estimate.clip.file: estimate.clip.lead_frames for estimate in estimates}
     corrections, moved = anchor(correct_clips(estimates, rates), before)
-    return Audit(corrections, unseen, moved)
+    return Audit(corrections, estimates, unseen, moved)
 
 
 def estimate_lead(clip: CachedClip, scores: Floats) -> Estimate:

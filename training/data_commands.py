@@ -73,17 +73,20 @@ def audit(
         typer.Option("--student", help="Student's folder, or a checkpoint; may be repeated."),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Table of corrections.")] = CORRECTIONS,
+    against: Annotated[Path, typer.Option(help="Table that it is compared with.")] = CORRECTIONS,
     max_frames: Annotated[int, typer.Option(min=10, help="Only the first frames of each clip.")] = 250,
 ) -> None:
     """Estimate every clip's offset, and write what `prepare` takes out of it from then on.
 
     A clip is judged by students whose matching left its source out (`leave_out`), where there are any.
+    What differs from the table that there was is told.
     """
+    from training.agreement import compare_audit, describe_agreement
     from training.audit import Auditor, write_corrections
     from training.audit import audit as run
     from training.cache import require_grey
     from training.clips import load_clips
-    from training.corpus import read_corpus
+    from training.corpus import read_corpus, read_corrections
     from training.judged import open_judged
 
     require_grey(cache)
@@ -94,11 +97,13 @@ def audit(
         auditors.append(Auditor(judged.encoders, frozenset(judged.facts.get("left_out", ()))))
     clips = [clip for split in ("train", "val") for clip in load_clips(cache, split=split)]
     found = run(clips, auditors, rates=rates, max_frames=max_frames)
+    before = read_corrections(against) if against.exists() else {}
     write_corrections(output, found.corrections)
     typer.echo(
         f"{len(clips)} clips; {found.unseen} judged by students that had not seen their source; all moved by "
         f"{-found.anchored_ms:+.1f} ms to keep zero where it was"
     )
+    typer.echo(describe_agreement(compare_audit(found, before)))
 
 
 def scatter(
