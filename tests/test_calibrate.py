@@ -14,6 +14,7 @@ from training.calibrate import (
     MISMATCHED_PRIOR,
     expected_calibration_error,
     fit,
+    held_out_coverage,
     prior_weights,
     write_calibration,
 )
@@ -58,6 +59,24 @@ def test_few_of_the_accepted_are_wrong_and_the_spread_covers_them():
     floor, slope = calibration.spread_ms
     covered = [abs(e.error_frames) * 40 <= floor + slope / np.sqrt(e.windows) for e in accepted]
     assert np.mean(covered) == pytest.approx(0.9, abs=0.03)
+
+
+def test_coverage_is_judged_on_clips_that_the_spread_was_not_fitted_to():
+    rng = np.random.default_rng(0)
+    alike = [
+        Example(n, np.ones(5), 50, 0.0, float(rng.uniform(-0.5, 0.5)), at_edge=False) for n in range(1000)
+    ]
+    sure = np.ones(1000)
+    assert held_out_coverage(alike, sure, 0.5) == pytest.approx(0.9, abs=0.02)
+    # Those of one fold are further out than all others: a spread fitted without them covers none of them.
+    apart = [
+        Example(e.clip, e.features, 50, 0.0, 2.0 if e.clip % 5 == 0 else e.error_frames, at_edge=False)
+        for e in alike
+    ]
+    assert held_out_coverage(apart, sure, 0.5) < 0.81
+    # What is not accepted, or has no truth, does not count.
+    doubtful = np.where([e.clip % 5 == 0 for e in apart], 0.1, 1.0)
+    assert held_out_coverage(apart, doubtful, 0.5) == pytest.approx(0.9, abs=0.02)
 
 
 def test_mismatched_sound_is_never_right():

@@ -52,14 +52,21 @@ def fit(examples: list[Example]) -> Calibration:
     weights = _logistic(features, right, counts)
     confidence = expit(features @ weights)
     least = _threshold(confidence, examples, counts)
-    errors = np.array(
-        [
-            (lead_ms(abs(example.error_frames)), example.windows)
-            for example, sure in zip(examples, confidence, strict=True)
-            if example.error_frames is not None and sure >= least and not example.at_edge
-        ]
-    )
+    errors, _ = _accepted_errors(examples, confidence, least)
     return Calibration(tuple(weights.tolist()), least, _spread(errors[:, 0], errors[:, 1]))
+
+
+def _accepted_errors(
+    examples: list[Example], confidence: NDArray[np.float64], least: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Of the accepted examples that have a truth: errors in ms and windows [E, 2], and their clips [E]."""
+    chosen = [
+        example
+        for example, sure in zip(examples, confidence, strict=True)
+        if example.error_frames is not None and sure >= least and not example.at_edge
+    ]
+    errors = np.array([(lead_ms(abs(example.error_frames or 0.0)), example.windows) for example in chosen])
+    return errors.reshape(-1, 2), np.array([example.clip for example in chosen], np.int64)
 
 
 def prior_weights(examples: list[Example]) -> NDArray[np.float64]:
@@ -88,7 +95,8 @@ def describe(calibration: Calibration, examples: list[Example]) -> str:
         f"expected calibration error {expected_calibration_error(confidence, right, counts):.3f}",
         f"weights {[round(weight, 3) for weight in calibration.weights]}, "
         f"least confidence {calibration.min_confidence}, 90 % within "
-        f"{calibration.spread_ms[0]:g} ms + {calibration.spread_ms[1]:g} ms / sqrt(windows)",
+        f"{calibration.spread_ms[0]:g} ms + {calibration.spread_ms[1]:g} ms / sqrt(windows); it covers "
+        f"{held_out_coverage(examples, confidence, calibration.min_confidence):.1%} where fitted elsewhere",
         "",
         "| | examples | accepted | right of those accepted | accepted where no offset is right |",
         "| --- | --- | --- | --- | --- |",
@@ -139,6 +147,19 @@ def held_out_confidence(examples: list[Example]) -> NDArray[np.float64]:
         weights = _logistic(features[folds != fold], right[folds != fold], counts[folds != fold])
         confidence[folds == fold] = expit(features[folds == fold] @ weights)
     return confidence
+
+
+def held_out_coverage(examples: list[Example], confidence: NDArray[np.float64], least: float) -> float:
+    """Share of the accepted examples whose error lies within an uncertainty fitted without their clip: five
+    folds over the clips."""
+    errors, clips = _accepted_errors(examples, confidence, least)
+    covered = np.zeros(len(errors), bool)
+    for fold in range(FOLDS):
+        inside = clips % FOLDS == fold
+        if inside.any() and not inside.all():
+            floor, slope = _spread(*errors[~inside].T)
+            covered[inside] = errors[inside, 0] <= floor + slope / np.sqrt(errors[inside, 1])
+    return float(covered.mean()) if len(covered) else float("nan")
 
 
 def expected_calibration_error(
