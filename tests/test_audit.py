@@ -142,7 +142,7 @@ def test_audit_of_a_cache_writes_a_table_that_prepare_reads(tmp_path):
     rates = {clip.entry.file: RATE for clip in made}
     auditors = [Auditor(no_encoders()), Auditor(loudness_encoders(), frozenset({"made"}))]
     found = audit(made, auditors, rates=rates, max_frames=150)
-    assert found.unseen == len(made)
+    assert found.unseen == rates.keys()
     write_corrections(tmp_path / "corrections.csv", found.corrections)
     read = read_corrections(tmp_path / "corrections.csv")
     assert read.keys() == rates.keys()

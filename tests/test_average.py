@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from avsync_cli.errors import ConfigError, ModelError
 from training.__main__ import app
 from training.average import average_checkpoints
-from training.checkpoint import averaged_net, load_checkpoint
+from training.checkpoint import averaged_net, load_checkpoint, save_checkpoint
 from training.match import CHECKPOINT, train
 
 
@@ -58,6 +58,27 @@ def test_an_average_is_a_checkpoint_to_use_and_to_start_from(runs, tmp_path):
     assert "exists already" in str(refused.exception)
 
 
+def test_only_what_no_member_has_seen_is_left_out(runs, tmp_path):
+    _, paths = runs
+    changed = []
+    for number, left_out in enumerate((("a", "b"), ("b", "c"))):
+        member = load_checkpoint(paths[number])
+        data = replace(member.config.data, leave_out=left_out)
+        changed.append(tmp_path / f"{number}.pt")
+        config = replace(member.config, data=data)
+        save_checkpoint(changed[-1], replace(member, config=config, step=number + 1))
+    averaged = average_checkpoints(changed)
+    assert averaged.config.data.leave_out == ("b",)
+    assert averaged.provenance["averaged_2"].endswith("seed 2, 2 of 2 steps")
+
+
+def test_a_place_that_cannot_be_written_is_one_error(runs, tmp_path):
+    _, paths = runs
+    (tmp_path / "file").touch()
+    command = ["average", *map(str, paths), "-o", str(tmp_path / "file" / "x.pt")]
+    assert isinstance(CliRunner().invoke(app, command).exception, ConfigError)
+
+
 def test_an_average_is_not_resumed(runs, tmp_path):
     _, paths = runs
     run = tmp_path / "run"
@@ -73,6 +94,10 @@ def test_what_cannot_be_averaged_is_refused(runs, tmp_path):
         average_checkpoints(paths[:1])
     with pytest.raises(ModelError, match="absent"):
         average_checkpoints([paths[0], tmp_path / "absent.pt"])
+    elsewhere = replace(config, cache=str(make_cache(tmp_path / "cache", frames=60)))
+    assert train(elsewhere, tmp_path / "elsewhere", start=paths[0])
+    with pytest.raises(ConfigError, match="another cache"):
+        average_checkpoints([paths[0], tmp_path / "elsewhere" / CHECKPOINT])
     wider = replace(config, model=replace(SMALL, lips_width=24))
     assert train(wider, tmp_path / "wider")
     with pytest.raises(ConfigError, match="other sizes"):

@@ -79,6 +79,36 @@ def test_coverage_is_judged_on_clips_that_the_spread_was_not_fitted_to():
     assert held_out_coverage(apart, doubtful, 0.5) == pytest.approx(0.9, abs=0.02)
 
 
+def test_coverage_gives_short_stretches_more():
+    """One fold has short stretches alone, which are rare in the others and scatter ten times as much."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for n in range(1000):
+        windows = 10 if n % 5 == 0 or n % 10 == 1 else 1000
+        error = float(rng.uniform(-0.5, 0.5)) * (10 / windows) ** 0.5
+        examples.append(Example(n, np.ones(5), windows, 0.0, error, at_edge=False))
+    assert held_out_coverage(examples, np.ones(1000), 0.5) == pytest.approx(0.9, abs=0.03)
+
+
+def test_threshold_does_not_trust_a_fit_to_the_same_clips():
+    """Each clip has a feature of its own, by which a fit knows again the one whose peaks are all wrong."""
+    examples = [
+        Example(clip, np.append(np.eye(5)[clip], 1.0), 50, 0.0, 9.0 if clip == 4 else 0.0, at_edge=False)
+        for clip in range(5)
+        for _ in range(20)
+    ]
+    with pytest.raises(ConfigError, match="no confidence keeps"):
+        fit(examples)
+
+
+def test_nothing_to_calibrate_on_is_refused():
+    mismatched = [Example(n, np.ones(5), 50, 0.0, None, at_edge=False) for n in range(20)]
+    for examples in ([], mismatched):
+        with pytest.raises(ConfigError, match="no example"):
+            fit(examples)
+    assert np.isnan(held_out_coverage(mismatched, np.ones(20), 0.5))
+
+
 def test_mismatched_sound_is_never_right():
     example = Example(0, np.zeros(5), 50, 0.0, None, at_edge=False)
     assert not example.is_right

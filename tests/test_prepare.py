@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 from synthetic_cache import make_cache
+from typer.testing import CliRunner
 
 from avsync_cli.errors import ConfigError
+from training.__main__ import app
 from training.cache import audio_path, open_cache, read_manifest, video_path
 from training.clips import Section, audio_windows, load_clips, make_batch
 from training.corpus import CORRECTIONS, read_corpus
@@ -63,6 +65,19 @@ def test_bad_corrections_are_refused(corpus, tmp_path):
         read_corpus(corpus, corrections=corrections(tmp_path, "wild/a.mp4,0,maybe,x"))
     with pytest.raises(ConfigError, match="cannot be read"):
         read_corpus(tmp_path)
+    with pytest.raises(ConfigError, match="absent"):  # a slip of the pen is not "none"
+        read_corpus(corpus, corrections=tmp_path / "absent.csv")
+
+
+@pytest.mark.slow
+def test_a_corpus_is_prepared_as_before_any_audit(corpus, tmp_path):
+    audited = corrections(tmp_path, "wild/b.mp4,-60,yes,heard")
+    leads = []
+    for name, option in (("with", []), ("without", ["--uncorrected"])):
+        command = ["prepare", str(corpus), "-o", str(tmp_path / name), "--only", "wild/b", "--jobs", "1"]
+        assert CliRunner().invoke(app, [*command, "--corrections", str(audited), *option]).exit_code == 0
+        leads += [clip.lead_frames for clip in read_manifest(tmp_path / name)]
+    assert leads == [-1.5, 0.25]
 
 
 @pytest.mark.slow

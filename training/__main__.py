@@ -71,8 +71,11 @@ def average(
     if output.exists():
         raise ConfigError(f"{output}: exists already")
     averaged = average_checkpoints(checkpoints)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(output, averaged)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(output, averaged)
+    except OSError as error:
+        raise ConfigError(f"{output}: {error.strerror or error}") from error
 
 
 @app.command()

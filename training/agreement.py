@@ -7,20 +7,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsync_cli.spec import FRAME_MS
-from training.audit import FAR_FRAMES, Audit
+from training.audit import FAR_FRAMES, Audit, Estimate, group_of
 from training.corpus import Correction
 
 MIN_CLIPS = 8  # that a slope is fitted to
+
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Agreement:
     """Of the clips of a domain and split: the changes of their corrections, in ms, and a slope.
 
-    `slope` is that of the new estimates of single clips over the old corrections, by least squares. It is
-    1 where the old ones are right on average: those that held too much chance, or labels that their students
-    had learned by heart, are not found again by students that never saw the clips, and it falls towards 0.
-    None where too few clips have both, or all were corrected alike. `slope_error` is its standard error.
+    `slope` is that of the new estimates of single clips over the old corrections, by least squares, both
+    relative to their audit group's mean, over the `fitted` clips that were judged by students which had not
+    seen them. It is 1 where the old corrections are right on average. What was chance in them, or labels
+    learned by heart, is not found again and lowers it; so do the new students' own wrong peaks, a fifth of
+    them by a fifth. Corrections that were drawn too far towards their group's raise it. A cache that the old
+    corrections were already taken out of draws it towards 1, as a student that sees nothing says 0: audit
+    one prepared with `--uncorrected`. None where too few clips can be fitted, or all were corrected alike.
+    `slope_error` is its standard error.
     """
 
     group: str
@@ -28,68 +34,78 @@ class Agreement:
     median_ms: float
     deviation_ms: float
     largest_ms: float
+    fitted: int
     slope: float | None
     slope_error: float | None
 
 
-def compare_audit(found: Audit, before: dict[str, Correction]) -> list[Agreement]:
+def compare_audit(found: Audit, before: dict[str, Correction], *, rates: dict[str, int]) -> list[Agreement]:
     """Compare an audit with an earlier table; clips that either does not know are passed over."""
-    groups: dict[str, list[str]] = defaultdict(list)
+    domains: dict[str, list[Estimate]] = defaultdict(list)
     for estimate in found.estimates:
         if estimate.clip.file in before:
-            groups[f"{estimate.clip.domain}, {estimate.clip.split}"].append(estimate.clip.file)
-    leads_ms = {
-        e.clip.file: (e.clip.lead_frames + e.lead_frames) * FRAME_MS - found.anchored_ms
-        for e in found.estimates
-    }
-    return [
-        _agreement(
-            group,
-            new=np.array([found.corrections[file].advance_ms for file in files]),
-            own=np.array([leads_ms[file] for file in files]),
-            old=np.array([before[file].advance_ms for file in files]),
-        )
-        for group, files in sorted(groups.items())
-    ]
+            domains[f"{estimate.clip.domain}, {estimate.clip.split}"].append(estimate)
+    return [_agreement(name, members, found, before, rates) for name, members in sorted(domains.items())]
 
 
 def describe_agreement(rows: list[Agreement]) -> str:
     """A table in Markdown."""
     lines = [
-        "| clips | number | changed by (median) | standard deviation | at most | slope |",
-        "|---|---|---|---|---|---|",
+        "| clips | number | changed by (median) | standard deviation | at most | fitted | slope |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         slope = "-" if row.slope is None else f"{row.slope:.2f} ± {row.slope_error:.2f}"
         lines.append(
             f"| {row.group} | {row.clips} | {row.median_ms:+.1f} ms | {row.deviation_ms:.1f} ms "
-            f"| {row.largest_ms:.1f} ms | {slope} |"
+            f"| {row.largest_ms:.1f} ms | {row.fitted} | {slope} |"
         )
     return "\n".join(lines)
 
 
 def _agreement(
-    group: str, *, new: NDArray[np.float64], own: NDArray[np.float64], old: NDArray[np.float64]
+    name: str, members: list[Estimate], found: Audit, before: dict[str, Correction], rates: dict[str, int]
 ) -> Agreement:
-    changes = new - old
-    near = np.abs(own - old) <= FAR_FRAMES * FRAME_MS  # NaN, a clip without a peak, is not
-    slope = _slope(old[near], own[near])
+    files = [member.clip.file for member in members]
+    changes = np.array([found.corrections[file].advance_ms - before[file].advance_ms for file in files])
+    old, own = _relative(members, found, before, rates)
     return Agreement(
-        group,
-        len(new),
+        name,
+        len(members),
         float(np.median(changes)),
         float(changes.std()),
         float(np.abs(changes).max()),
-        *(slope or (None, None)),
+        len(old),
+        *(_slope(old, own) or (None, None)),
     )
 
 
-def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Slope of y over x, with its standard error."""
-    apart = x - x.mean() if len(x) else x
-    spread = float((apart**2).sum())
-    if len(x) < MIN_CLIPS or spread == 0:
+def _relative(
+    members: list[Estimate], found: Audit, before: dict[str, Correction], rates: dict[str, int]
+) -> tuple[Numbers, Numbers]:
+    """Old corrections and new estimates in ms, relative to their group's means.
+
+    Only of clips judged unseen. Estimates far from the median of their group's are wrong peaks; what the old
+    corrections say must not choose among them.
+    """
+    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for member in members:
+        if member.clip.file in found.unseen and np.isfinite(member.lead_frames):
+            lead_ms = (member.clip.lead_frames + member.lead_frames) * FRAME_MS
+            groups[group_of(member.clip, rates)].append((before[member.clip.file].advance_ms, lead_ms))
+    near = []
+    for pairs in groups.values():
+        old, own = np.array(pairs).T
+        kept = np.abs(own - np.median(own)) <= FAR_FRAMES * FRAME_MS
+        near.append(np.stack([old[kept] - old[kept].mean(), own[kept] - own[kept].mean()]))
+    old, own = np.concatenate(near, axis=1) if near else np.zeros((2, 0))
+    return old, own
+
+
+def _slope(x: Numbers, y: Numbers) -> tuple[float, float] | None:
+    """Slope of y over x, each of mean 0, with its standard error."""
+    spread = float((x**2).sum())
+    if len(x) < MIN_CLIPS or spread < 1e-9:
         return None
-    slope = float(apart @ (y - y.mean()) / spread)
-    rest = y - y.mean() - slope * apart
-    return slope, float(np.sqrt((rest**2).sum() / (len(x) - 2) / spread))
+    slope = float(x @ y / spread)
+    return slope, float(np.sqrt(((y - slope * x) ** 2).sum() / (len(x) - 2) / spread))

@@ -7,6 +7,7 @@ long one its own.
 """
 
 import csv
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -58,12 +59,12 @@ class Auditor:
 
 @dataclass(frozen=True)
 class Audit:
-    """`corrections` of every clip; the `estimates` they come from; how many were judged by students that had
-    not trained on their source; and how many ms were taken from all to keep the corpus's zero."""
+    """`corrections` of every clip; the `estimates` they come from; the files that were judged by students
+    which had not trained on their source; and how many ms were taken from all to keep the corpus's zero."""
 
     corrections: dict[str, Correction]
     estimates: list[Estimate]
-    unseen: int
+    unseen: frozenset[str]
     anchored_ms: float
 
 
@@ -74,15 +75,16 @@ def audit(
 
     `rates` are the files' sample rates in Hz. The first `max_frames` frames of a clip count.
     """
-    estimates, unseen = [], 0
+    estimates, unseen = [], set()
     for clip in clips:
         fair = [a for a in auditors if clip.entry.split == "val" or clip.entry.source in a.unseen]
-        unseen += bool(fair)
+        if fair:
+            unseen.add(clip.entry.file)
         scores = [score_clip(clip, a.encoders, max_frames=max_frames) for a in fair or auditors]
         estimates.append(estimate_lead(clip.entry, np.mean(scores, axis=0)))
     before = {estimate.clip.file: estimate.clip.lead_frames for estimate in estimates}
     corrections, moved = anchor(correct_clips(estimates, rates), before)
-    return Audit(corrections, estimates, unseen, moved)
+    return Audit(corrections, estimates, frozenset(unseen), moved)
 
 
 def estimate_lead(clip: CachedClip, scores: Floats) -> Estimate:
@@ -97,7 +99,7 @@ def correct_clips(estimates: Iterable[Estimate], rates: dict[str, int]) -> dict[
     """A correction for every clip; `rates` are the files' sample rates, as the corpus lists them."""
     groups: dict[str, list[Estimate]] = defaultdict(list)
     for estimate in estimates:
-        groups[_group(estimate.clip, rates)].append(estimate)
+        groups[group_of(estimate.clip, rates)].append(estimate)
     small = [name for name, members in groups.items() if len(members) < MIN_GROUP_CLIPS]
     for name in small:
         members = groups.pop(name)
@@ -134,16 +136,19 @@ def anchor(
 
 
 def write_corrections(path: Path, corrections: dict[str, Correction]) -> None:
-    """Write a table that `corpus.read_corrections` reads."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """Write a table that `corpus.read_corrections` reads, whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(CORRECTION_COLUMNS)
         for name, found in corrections.items():
             keep = "yes" if found.keep else "no"
             table.writerow([name, f"{found.advance_ms:.1f}", keep, f"{found.confidence:.2f}", found.reason])
+    unfinished.replace(path)
 
 
-def _group(clip: CachedClip, rates: dict[str, int]) -> str:
+def group_of(clip: CachedClip, rates: dict[str, int]) -> str:
+    """Whose zero a clip is taken to share; `rates` are the files' sample rates in Hz."""
     return f"{clip.source} {rates[clip.file]}" if clip.domain == "broadcast" else clip.source
 
 

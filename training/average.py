@@ -1,6 +1,7 @@
 """The mean of several students' weights: one student that answers nearly as all of them together would.
 
-They must have grown from one checkpoint (`match --start`), or the mean of their weights means nothing.
+They must have grown from one checkpoint (`match --start`), or the mean of their weights means nothing; the
+statistics of batch norms are averaged like weights, which holds as long as the runs stay near one another.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from avsync_cli.errors import ConfigError
 from training.checkpoint import Checkpoint, load_checkpoint
-from training.config import MatchConfig
+from training.match import same_weights
 
 
 def average_checkpoints(paths: list[Path]) -> Checkpoint:
@@ -26,19 +27,30 @@ def average_checkpoints(paths: list[Path]) -> Checkpoint:
     checkpoints = [load_checkpoint(path) for path in paths]
     first = checkpoints[0]
     for path, other in zip(paths, checkpoints, strict=True):
-        if _network(other.config) != _network(first.config):
+        if not same_weights(other.config, first.config):
             raise ConfigError(f"{path}: of another network than {paths[0]}, or of other sizes")
+        if _cache_of(other) != _cache_of(first):
+            raise ConfigError(f"{path}: made with another cache than {paths[0]}")
     weights = {key: _mean([c.average[key] for c in checkpoints]) for key in first.average}
     origin = {
-        f"averaged_{number}": hashlib.sha256(path.read_bytes()).hexdigest()
-        for number, path in enumerate(paths, start=1)
+        f"averaged_{number}": f"{hashlib.sha256(path.read_bytes()).hexdigest()}, seed {member.config.seed}, "
+        f"{member.step} of {member.config.steps} steps"
+        for number, (path, member) in enumerate(zip(paths, checkpoints, strict=True), start=1)
     }
-    return replace(first, model=weights, average=weights, optimiser={}, provenance=first.provenance | origin)
+    unseen = set.intersection(*(set(member.config.data.leave_out) for member in checkpoints))
+    data = replace(first.config.data, leave_out=tuple(sorted(unseen)))
+    return replace(
+        first,
+        config=replace(first.config, data=data),
+        model=weights,
+        average=weights,
+        optimiser={},
+        provenance=first.provenance | origin,
+    )
 
 
-def _network(config: MatchConfig) -> tuple[str, object]:
-    """What must agree; the chance to drop has no weights."""
-    return config.network, replace(config.model, dropout=0.0)
+def _cache_of(checkpoint: Checkpoint) -> str:
+    return checkpoint.provenance["cache_manifest_sha256"]
 
 
 def _mean(values: list[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from avsync_cli.spec import FACE_CROP_DEFINITION
 from avsync_cli.timing import lead_ms
 from training.cache import read_manifest, require_grey, require_rgb
 from training.contract import write_contract
-from training.examples import MARGIN, STRETCH_FRAMES, Example, make_examples
+from training.examples import MARGIN, OTHER, STRETCH_FRAMES, Example, make_examples
 
 Mask = NDArray[np.bool_]
 
@@ -49,6 +49,8 @@ def fit(examples: list[Example]) -> Calibration:
 
     The threshold is chosen by confidence on clips left out of its fit: on the others it promises too much.
     """
+    if not any(example.error_frames is not None for example in examples):
+        raise ConfigError("no example whose offset is known: the clips are too short or too few")
     features = np.stack([example.features for example in examples])
     right = np.array([example.is_right for example in examples], float)
     counts = prior_weights(examples)
@@ -89,7 +91,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 def describe(calibration: Calibration, examples: list[Example]) -> str:
     """What was fitted and how good it is: a table in Markdown.
 
-    Confidence is judged on clips left out of its fit (five folds); the threshold is that of the full fit.
+    Confidence is judged on clips left out of its fit (five folds); the threshold is that of the calibration.
     """
     confidence, right = held_out_confidence(examples), np.array([e.is_right for e in examples], float)
     counts = prior_weights(examples)
@@ -109,8 +111,11 @@ def describe(calibration: Calibration, examples: list[Example]) -> str:
     mismatched = np.array([example.error_frames is None for example in examples])
     level = np.array([example.is_level for example in examples])
     if mismatched.any():
-        false_sync = (accepted & level)[mismatched].mean()
-        lines.insert(2, f"said to be in sync where no offset is right: {false_sync:.1%}")
+        voices = np.array([example.condition == OTHER for example in examples])
+        shares = [f"{(accepted & level)[which].mean():.1%}" for which in (mismatched, voices) if which.any()]
+        lines.insert(
+            2, f"said to be in sync where no offset is right, and with another's voice: {', '.join(shares)}"
+        )
     edges = [*STRETCH_FRAMES, 10**9]
     for low, high in pairwise(edges):
         inside = (windows + MARGIN >= low) & (windows + MARGIN < high)
@@ -157,13 +162,15 @@ def held_out_coverage(examples: list[Example], confidence: NDArray[np.float64], 
     """Share of the accepted examples whose error lies within an uncertainty fitted without their clip: five
     folds over the clips."""
     errors, clips = _accepted_errors(examples, confidence, least)
+    folds = clips % FOLDS
+    if len(set(folds)) < 2:
+        return float("nan")
     covered = np.zeros(len(errors), bool)
-    for fold in range(FOLDS):
-        inside = clips % FOLDS == fold
-        if inside.any() and not inside.all():
-            floor, slope = _spread(*errors[~inside].T)
-            covered[inside] = errors[inside, 0] <= floor + slope / np.sqrt(errors[inside, 1])
-    return float(covered.mean()) if len(covered) else float("nan")
+    for fold in sorted(set(folds)):
+        inside = folds == fold
+        floor, slope = _spread(*errors[~inside].T)
+        covered[inside] = errors[inside, 0] <= floor + slope / np.sqrt(errors[inside, 1])
+    return float(covered.mean())
 
 
 def expected_calibration_error(

@@ -56,7 +56,8 @@ def read_corpus(corpus: Path, *, corrections: Path | None = CORRECTIONS) -> list
 
     The repository's own corrections are passed over where they know no clip of this corpus.
     """
-    audited = read_corrections(corrections) if corrections is not None and corrections.exists() else {}
+    absent = corrections is None or (corrections == CORRECTIONS and not corrections.exists())
+    audited = {} if corrections is None or absent else read_corrections(corrections)
     clips = [_clip(row, audited.get(row["file"])) for row in _rows(corpus / MANIFEST)]
     unknown = audited.keys() - {clip.file for clip in clips}
     of_another_corpus = corrections == CORRECTIONS and len(unknown) == len(audited)

@@ -30,6 +30,9 @@ def prepare(
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many clips.")] = None,
     corrections: Annotated[Path, typer.Option(help="Table of an audit; a corpus' own.")] = CORRECTIONS,
+    uncorrected: Annotated[
+        bool, typer.Option("--uncorrected", help="As before any audit: what the manifest says.")
+    ] = False,
 ) -> None:
     """Decode clips once into a cache of crops, lip geometry and mels."""
     from training.corpus import read_corpus
@@ -41,7 +44,7 @@ def prepare(
     tasks = (
         read_lists(corpus, lists)
         if lists
-        else corpus_tasks(corpus, read_corpus(corpus, corrections=corrections))
+        else corpus_tasks(corpus, read_corpus(corpus, corrections=None if uncorrected else corrections))
     )
     tasks = [
         task
@@ -90,6 +93,9 @@ def audit(
     from training.judged import open_judged
 
     require_grey(cache)
+    before = read_corrections(against) if against != CORRECTIONS or against.exists() else {}
+    if output.is_dir() or not os.access(output.parent, os.W_OK):
+        raise ConfigError(f"{output}: cannot be written")
     rates = {clip.file: clip.audio_rate for clip in read_corpus(corpus)}
     auditors = []
     for student in students or [DEFAULT_STUDENT]:
@@ -97,13 +103,12 @@ def audit(
         auditors.append(Auditor(judged.encoders, frozenset(judged.facts.get("left_out", ()))))
     clips = [clip for split in ("train", "val") for clip in load_clips(cache, split=split)]
     found = run(clips, auditors, rates=rates, max_frames=max_frames)
-    before = read_corrections(against) if against.exists() else {}
     write_corrections(output, found.corrections)
     typer.echo(
-        f"{len(clips)} clips; {found.unseen} judged by students that had not seen their source; all moved by "
-        f"{-found.anchored_ms:+.1f} ms to keep zero where it was"
+        f"{len(clips)} clips; {len(found.unseen)} judged by students that had not seen their source; all "
+        f"moved by {-found.anchored_ms:+.1f} ms to keep zero where it was"
     )
-    typer.echo(describe_agreement(compare_audit(found, before)))
+    typer.echo(describe_agreement(compare_audit(found, before, rates=rates)))
 
 
 def scatter(

@@ -15,7 +15,7 @@ from training.augment_mel import augment_mel
 from training.cache import require_grey
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.clips import LoadedClip, Sampler, audio_windows, load_clips, video_windows
-from training.config import WINDOW_NETWORK, MatchConfig, ModelConfig, OptimiserConfig, as_table
+from training.config import WINDOW_NETWORK, MatchConfig, OptimiserConfig, as_table
 from training.encoders import MatchNet
 from training.journal import Table, provenance_of, stop_requests
 from training.matching import MatchLoss, match_loss
@@ -193,15 +193,16 @@ def start_from(trainer: Trainer, checkpoint: Checkpoint) -> None:
         trunk, size = "video_encoder.", len("video_encoder.")
         renamed = {f"{trunk}trunk.{key[size:]}": w for key, w in weights.items() if key.startswith(trunk)}
         weights = trainer.net.state_dict() | renamed
-    elif ours != theirs or _sizes(trainer.config) != _sizes(checkpoint.config):
+    elif not same_weights(trainer.config, checkpoint.config):
         raise ConfigError("the checkpoint to start from has a model of other sizes")
     trainer.net.load_state_dict(weights)
     trainer.average.load_state_dict(weights)
 
 
-def _sizes(config: MatchConfig) -> ModelConfig:
-    """What must agree for weights to fit: all but the chance to drop and where gates start."""
-    return replace(config.model, dropout=0.0, gate=0.0)
+def same_weights(one: MatchConfig, other: MatchConfig) -> bool:
+    """Whether the weights of one fit the other: the chance to drop has none, and gates scale theirs."""
+    models = [replace(config.model, dropout=0.0) for config in (one, other)]
+    return one.network == other.network and models[0] == models[1]
 
 
 def restore(trainer: Trainer, checkpoint: Checkpoint, origin: dict[str, str]) -> int:
