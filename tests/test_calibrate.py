@@ -18,7 +18,7 @@ from training.calibrate import (
     prior_weights,
     write_calibration,
 )
-from training.examples import Example
+from training.examples import MUSIC, OTHER, Example
 
 
 def made_up_examples(count: int, seed: int = 0) -> list[Example]:
@@ -128,11 +128,19 @@ def test_mismatched_sound_is_seldom_said_to_be_in_sync():
     examples = made_up_examples(4000)
     for number in range(400):
         features = np.array([1.0, rng.uniform(0, 3), rng.beta(1, 3), np.log(50), 0.0])
-        examples.append(Example(number, features, 50, 0.0, None, at_edge=False))
+        examples.append(Example(number, features, 50, 0.0, None, at_edge=False, condition=OTHER))
     calibration = fit(examples)
     assert calibration.min_confidence > fit(examples[:4000]).min_confidence
     sure = confidence_of(calibration, examples[4000:]) >= calibration.min_confidence
     assert 0 < sure.mean() <= MAX_FALSE_SYNC
+    # Music that is never taken for speech makes no room for more of other voices.
+    music = [
+        Example(n, np.array([1.0, 0.0, 0.0, np.log(50), 0.0]), 50, 0.0, None, at_edge=False, condition=MUSIC)
+        for n in range(2000)
+    ]
+    with_music = fit([*examples, *music])
+    sure = confidence_of(with_music, examples[4000:]) >= with_music.min_confidence
+    assert 0 < sure.mean() <= MAX_FALSE_SYNC + 0.005
 
 
 def test_noise_cannot_be_calibrated():
