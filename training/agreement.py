@@ -68,7 +68,7 @@ def _agreement(
 ) -> Agreement:
     files = [member.clip.file for member in members]
     changes = np.array([found.corrections[file].advance_ms - before[file].advance_ms for file in files])
-    old, own = _relative(members, found, before, rates)
+    old, own, groups = _relative(members, found, before, rates)
     return Agreement(
         name,
         len(members),
@@ -76,14 +76,14 @@ def _agreement(
         float(changes.std()),
         float(np.abs(changes).max()),
         len(old),
-        *(_slope(old, own) or (None, None)),
+        *(_slope(old, own, groups) or (None, None)),
     )
 
 
 def _relative(
     members: list[Estimate], found: Audit, before: dict[str, Correction], rates: dict[str, int]
-) -> tuple[Numbers, Numbers]:
-    """Old corrections and new estimates in ms, relative to their group's means.
+) -> tuple[Numbers, Numbers, int]:
+    """Old corrections and new estimates in ms, relative to their groups' means; how many groups.
 
     Only of clips judged unseen. Estimates far from the median of their group's are wrong peaks; what the old
     corrections say must not choose among them.
@@ -97,15 +97,18 @@ def _relative(
     for pairs in groups.values():
         old, own = np.array(pairs).T
         kept = np.abs(own - np.median(own)) <= FAR_FRAMES * FRAME_MS
+        if kept.sum() < 2:  # one alone is its group's mean, and says nothing
+            continue
         near.append(np.stack([old[kept] - old[kept].mean(), own[kept] - own[kept].mean()]))
     old, own = np.concatenate(near, axis=1) if near else np.zeros((2, 0))
-    return old, own
+    return old, own, len(near)
 
 
-def _slope(x: Numbers, y: Numbers) -> tuple[float, float] | None:
-    """Slope of y over x, each of mean 0, with its standard error."""
+def _slope(x: Numbers, y: Numbers, groups: int) -> tuple[float, float] | None:
+    """Slope of y over x, each of mean 0 in each of the groups, with its standard error."""
     spread = float((x**2).sum())
-    if len(x) < MIN_CLIPS or spread < 1e-9:
+    free = len(x) - groups - 1
+    if len(x) < MIN_CLIPS or free < 1 or spread < 1e-9:
         return None
     slope = float(x @ y / spread)
-    return slope, float(np.sqrt(((y - slope * x) ** 2).sum() / (len(x) - 2) / spread))
+    return slope, float(np.sqrt(((y - slope * x) ** 2).sum() / free / spread))

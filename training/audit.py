@@ -71,7 +71,8 @@ class Audit:
 def audit(
     clips: Iterable[LoadedClip], auditors: list[Auditor], *, rates: dict[str, int], max_frames: int
 ) -> Audit:
-    """Judge every clip, by auditors that did not train on its source where there are any.
+    """Judge every train clip by auditors that did not train on its source, where there are any, and every
+    validation clip by all.
 
     `rates` are the files' sample rates in Hz. The first `max_frames` frames of a clip count.
     """

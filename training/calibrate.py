@@ -58,6 +58,8 @@ def fit(examples: list[Example]) -> Calibration:
     confidence = expit(features @ weights)
     least = _threshold(held_out_confidence(examples), examples, counts)
     errors, _ = _accepted_errors(examples, confidence, least)
+    if not len(errors):
+        raise ConfigError("no example is sure enough to tell the uncertainty: train longer")
     return Calibration(tuple(weights.tolist()), least, _spread(errors[:, 0], errors[:, 1]))
 
 

@@ -81,7 +81,8 @@ def audit(
 ) -> None:
     """Estimate every clip's offset, and write what `prepare` takes out of it from then on.
 
-    A clip is judged by students whose matching left its source out (`leave_out`), where there are any.
+    A train clip is judged by students whose matching left its source out (`leave_out`), where there are any;
+    a validation clip by all.
     What differs from the table that there was is told.
     """
     from training.agreement import compare_audit, describe_agreement
@@ -105,7 +106,7 @@ def audit(
     found = run(clips, auditors, rates=rates, max_frames=max_frames)
     write_corrections(output, found.corrections)
     typer.echo(
-        f"{len(clips)} clips; {len(found.unseen)} judged by students that had not seen their source; all "
+        f"{len(clips)} clips; {len(found.unseen)} judged by students that had not trained on them; all "
         f"moved by {-found.anchored_ms:+.1f} ms to keep zero where it was"
     )
     typer.echo(describe_agreement(compare_audit(found, before, rates=rates)))
