@@ -58,7 +58,6 @@ def test_slope_and_its_error_equal_scipys():
     old, new = rng.standard_normal((2, CLIPS)) * 0.3
     (found,) = compare(new, old)
     expected = linregress(old, new)
-    # Its error is that of a fit without a mean of its own: n - 2 in both.
     assert (found.slope, found.slope_error) == pytest.approx((expected.slope, expected.stderr))
 
 
@@ -83,6 +82,24 @@ def test_what_a_group_shares_says_nothing_of_its_clips():
     found = Audit(old, estimates, frozenset(files), 0.0)
     (agreement,) = compare_audit(found, old, rates=dict.fromkeys(files, RATE))
     assert agreement.slope == pytest.approx(0, abs=4 * agreement.slope_error)
+
+
+def test_a_clip_alone_in_its_group_says_nothing_and_groups_cost_their_means():
+    rng = np.random.default_rng(6)
+    files = names(60, "x")
+    own, old = rng.standard_normal((2, 60)) * 0.3
+    source = {file: f"alone{n}" if n < 20 else f"pair{n // 2}" for n, file in enumerate(files)}
+    leads = dict(zip(files, own, strict=True))
+    estimates = [Estimate(entry(f, source=source[f]), float(leads[f]), 26, (), 0) for f in files]
+    before = {f: Correction(40 * float(v), True, "") for f, v in zip(files, old, strict=True)}
+    found = Audit(before, estimates, frozenset(files), 0.0)
+    (agreement,) = compare_audit(found, before, rates=dict.fromkeys(files, RATE))
+    assert agreement.fitted == 40
+    # Of a pair only the difference is left: 20 numbers through the origin.
+    x, y = np.diff(old[20:].reshape(-1, 2)).ravel(), np.diff(own[20:].reshape(-1, 2)).ravel()
+    slope = x @ y / (x @ x)
+    assert agreement.slope == pytest.approx(slope)
+    assert agreement.slope_error == pytest.approx(np.sqrt(((y - slope * x) ** 2).sum() / 19 / (x @ x)))
 
 
 def test_only_clips_that_were_judged_unseen_are_fitted():
