@@ -97,13 +97,14 @@ def describe(calibration: Calibration, examples: list[Example]) -> str:
     """
     confidence, right = held_out_confidence(examples), np.array([e.is_right for e in examples], float)
     counts = prior_weights(examples)
+    coverage = held_out_coverage(examples, confidence, calibration.min_confidence)
+    covered = f"; it covers {coverage:.1%} where fitted elsewhere" if np.isfinite(coverage) else ""
     lines = [
         f"{len(examples)} examples, {np.average(right, weights=counts):.1%} right; "
         f"expected calibration error {expected_calibration_error(confidence, right, counts):.3f}",
         f"weights {[round(weight, 3) for weight in calibration.weights]}, "
         f"least confidence {calibration.min_confidence}, 90 % within "
-        f"{calibration.spread_ms[0]:g} ms + {calibration.spread_ms[1]:g} ms / sqrt(windows); it covers "
-        f"{held_out_coverage(examples, confidence, calibration.min_confidence):.1%} where fitted elsewhere",
+        f"{calibration.spread_ms[0]:g} ms + {calibration.spread_ms[1]:g} ms / sqrt(windows){covered}",
         "",
         "| | examples | accepted | right of those accepted | accepted where no offset is right |",
         "| --- | --- | --- | --- | --- |",
