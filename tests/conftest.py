@@ -1,5 +1,6 @@
 """What several tests share: made once, read by all."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,12 @@ from students import write_student
 from talking import write_talking_head
 
 from avsync_cli.check import Engine, load_engine
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores interrupts, and what it starts would too: not what is tested."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
