@@ -75,7 +75,7 @@ def choose_answer(answers: list[Answer], together: Answer | None = None) -> int 
     best = max(
         range(len(answers)), key=lambda place: (answers[place].reason is None, answers[place].confidence)
     )
-    agreeing = sum(answer.windows for answer in reliable if _agree(answer, answers[best]))
+    agreeing = sum(answer.windows for answer in reliable if agree(answer, answers[best]))
     if together is not None and 2 * agreeing <= sum(answer.windows for answer in reliable):
         return None
     return best
@@ -89,7 +89,7 @@ def is_enough(chosen: Answer | None, passages: list[Answer]) -> bool:
     """
     if chosen is None or chosen.reason is not None or chosen.confidence < ENOUGH_CONFIDENCE:
         return False
-    agreeing = sum(_agree(answer, chosen) for answer in passages)
+    agreeing = sum(agree(answer, chosen) for answer in passages)
     return agreeing >= MIN_PASSAGES and 3 * agreeing >= 2 * len(passages)
 
 
@@ -105,7 +105,7 @@ def has_speech(loudness_db: Floats) -> bool:
     return int((heard_db > SPEECH_FLOOR_DB).sum()) >= MIN_SPEECH_FRAMES and swing_db >= SPEECH_MIN_SWING_DB
 
 
-def _agree(one: Answer, other: Answer) -> bool:
+def agree(one: Answer, other: Answer) -> bool:
     """Whether two answers name the same offset to one frame."""
     if one.lead_frames is None or other.lead_frames is None:
         return False

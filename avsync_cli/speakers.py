@@ -3,7 +3,8 @@
 A face speaks where its own curve has a peak that can be relied on. A face whose mouth keeps still does
 not, whatever its curve says: the voice is someone else's. A face whose mouth moves without a reliable
 peak may speak too little to tell, listen and chew, or be dubbed; it is left out only where another face,
-in view at the same time, is seen to speak.
+in view at the same time, is seen to speak. Of two that are in view together and name different offsets, the
+surer one speaks: a voice has one offset, and the other's peak is chance.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.assess import Answer, answer_scores, choose_answer, has_speech
+from avsync_cli.assess import Answer, agree, answer_scores, choose_answer, has_speech
 from avsync_cli.errors import ConfigError
 from avsync_cli.looks import FacePiece
 from avsync_cli.model import Calibration
@@ -74,17 +75,24 @@ def judge_speakers(faces: list[list[FacePiece]], calibration: Calibration) -> li
     speakers = []
     for place, (answer, motion) in enumerate(zip(answers, motions, strict=True)):
         listens = any(
-            fit and np.isin(ticks[place], ticks[other]).mean() >= SHARED_VIEW
+            fit
+            and np.isin(ticks[place], ticks[other]).mean() >= SHARED_VIEW
+            and (not fits[place] or _contradicts(answers[other], answer))
             for other, fit in enumerate(fits)
             if other != place
         )
         speaking: bool | None = None
-        if answer.reason == "no_speech" or motion < STILL_MOTION or (listens and not fits[place]):
+        if answer.reason == "no_speech" or motion < STILL_MOTION or listens:
             speaking = False
         elif fits[place]:
             speaking = True
         speakers.append(Speaker(answer, motion, speaking))
     return speakers
+
+
+def _contradicts(surer: Answer, answer: Answer) -> bool:
+    """Whether a face in the same view is surer of another offset: all that speak in a view share one."""
+    return surer.confidence > answer.confidence and not agree(surer, answer)
 
 
 def choose_verdict(

@@ -52,6 +52,18 @@ def test_two_who_speak_are_heard_together():
     assert found.verdict.answer.confidence >= max(each.answer.confidence for each in found.speakers)
 
 
+def test_of_two_offsets_in_one_view_the_surer_is_the_voice():
+    """By its length: the same face in the same view says more of 20 s than of 2."""
+    short, long = face(0, lead=-4.0, seconds=4), face(1, lead=3.0, seconds=20)
+    together = judge(short, long)
+    assert [each.answer.reason for each in together.speakers] == [None, None]  # each could be relied on
+    assert [each.speaking for each in together.speakers] == [False, True]
+    assert together.verdict.answer.lead_frames == pytest.approx(3.0, abs=0.4)
+    # One after the other they may both be right: an edit lies between them.
+    apart = judge(short, face(1, lead=3.0, seconds=20, first_tick=200))
+    assert [each.speaking for each in apart.speakers] == [True, True]
+
+
 def test_a_voice_from_off_has_no_visible_speaker_even_if_a_curve_has_a_peak():
     found = judge(face(0, lead=3.0, motion=0.01), face(1, lead=None, motion=0.02))
     assert [each.speaking for each in found.speakers] == [False, False]
