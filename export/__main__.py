@@ -126,8 +126,9 @@ def parity(
     """Compare torch, fp32 and int8 on the same clips; exit code 1 if they differ by too much."""
     from rich.console import Console
 
-    from export.parity import compare_forms, require_writable, write_parity
+    from export.parity import compare_forms, write_parity
     from export.parity_table import parity_tables
+    from training.whole_file import require_writable
 
     if output is not None:
         require_writable(output)  # before minutes of work

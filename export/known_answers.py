@@ -26,7 +26,7 @@ from avsync_cli.known_answer import (
 from avsync_cli.model import CONTRACT_FILE, describe_graphs, load_student, precisions_of
 from avsync_cli.spec import Precision
 from training.contract import write_contract
-from training.json_file import write_json
+from training.whole_file import write_json
 
 REFERENCE_OPSET = 21  # it has no quantisation from before 19
 TOLERANCES: Mapping[Precision, float] = {"fp32": FP32_TOLERANCE, "int8": INT8_TOLERANCE}

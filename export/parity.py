@@ -4,7 +4,6 @@ V: video windows of a clip. Scores [V, 31] are those of `avsync_cli.scan`.
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,13 +23,13 @@ from export.trained import CropName, open_trained
 from training.cache import CachedClip, read_manifest, require_grey, require_rgb
 from training.clips import LoadedClip, load_clip
 from training.encoders import MatchNet
-from training.json_file import write_json
 from training.progress import Progress
 from training.protocol import mean_accuracies
 from training.recipe import Pixels
 from training.token_match import TokenMatchNet
 from training.tokens import match_encoders, network_encoders
 from training.validate import score_clip, student_encoders
+from training.whole_file import write_json
 
 MAX_FP32_DRIFT = 1e-4  # of a score, against torch
 MAX_LOST_POINTS = 0.5  # of int8's accuracy at K=15, against fp32
@@ -88,12 +87,6 @@ class Parity:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"passed": self.passed}
-
-
-def require_writable(path: Path) -> None:
-    """Raises ConfigError where `write_parity` could not write."""
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"{path}: cannot be written")
 
 
 def write_parity(parity: Parity, path: Path) -> None:

@@ -7,7 +7,6 @@ long one its own.
 """
 
 import csv
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from training.cache import CachedClip
 from training.clips import LoadedClip
 from training.corpus import CORRECTION_COLUMNS, Correction
 from training.validate import Encoders, Floats, score_clip
+from training.whole_file import whole_file
 
 MIN_GROUP_CLIPS = 8  # smaller groups are judged with their domain's other small ones
 FAR_FRAMES = 2.5  # from the group's median: a wrong peak, unless the clip's parts agree on it
@@ -138,14 +138,12 @@ def anchor(
 
 def write_corrections(path: Path, corrections: dict[str, Correction]) -> None:
     """Write a table that `corpus.read_corrections` reads, whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(CORRECTION_COLUMNS)
         for name, found in corrections.items():
             keep = "yes" if found.keep else "no"
             table.writerow([name, f"{found.advance_ms:.1f}", keep, f"{found.confidence:.2f}", found.reason])
-    unfinished.replace(path)
 
 
 def group_of(clip: CachedClip, rates: dict[str, int]) -> str:

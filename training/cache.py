@@ -13,7 +13,6 @@ All crops of a cache are of one kind, which its manifest names:
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import contract
 from avsync_cli.spec import CROP_DEFINITION
-from training.json_file import write_json
+from training.whole_file import whole_file, write_json
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -79,10 +78,8 @@ def audio_path(cache: Path, file: str) -> Path:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Write an npz file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with unfinished.open("wb") as file:
+    with whole_file(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the arrays for options
-    unfinished.replace(path)
 
 
 def write_manifest(cache: Path, clips: list[CachedClip], *, crop: str = GREY) -> None:

@@ -1,7 +1,6 @@
 """Checkpoints: a run's weights, their average, the optimiser and the configuration, in one file."""
 
 import hashlib
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from avsync_cli.errors import ConfigError, ModelError
 from training.config import MatchConfig, as_table, from_table
 from training.encoders import MatchNet
 from training.token_match import TokenMatchNet, make_match_net
+from training.whole_file import whole_file
 
 FORMAT = "avsync-match-checkpoint"
 VERSION = 1
@@ -47,9 +47,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def write_whole(path: Path, content: dict[str, Any]) -> None:
     """Write a file of weights whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    torch.save(content, unfinished)
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        torch.save(content, unfinished)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from avsync_cli.model import CONTRACT_FILE
-from training.json_file import write_json
+from training.whole_file import write_json
 
 
 def write_contract(folder: Path, declared: Mapping[str, Any]) -> None:

@@ -56,14 +56,18 @@ def read_corpus(corpus: Path, *, corrections: Path | None = CORRECTIONS) -> list
 
     The repository's own corrections are passed over where they know no clip of this corpus.
     """
-    absent = corrections is None or (corrections == CORRECTIONS and not corrections.exists())
-    audited = {} if corrections is None or absent else read_corrections(corrections)
+    audited = {} if corrections is None else known_corrections(corrections)
     clips = [_clip(row, audited.get(row["file"])) for row in _rows(corpus / MANIFEST)]
     unknown = audited.keys() - {clip.file for clip in clips}
     of_another_corpus = corrections == CORRECTIONS and len(unknown) == len(audited)
     if unknown and not of_another_corpus:
         raise ConfigError(f"{corrections}: lists {sorted(unknown)[0]}, which the corpus does not have")
     return clips
+
+
+def known_corrections(path: Path) -> dict[str, Correction]:
+    """Corrections by file. The repository's own table may be missing; any other may not: ConfigError."""
+    return {} if path == CORRECTIONS and not path.exists() else read_corrections(path)
 
 
 def read_corrections(path: Path) -> dict[str, Correction]:

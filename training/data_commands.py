@@ -90,13 +90,13 @@ def audit(
     from training.audit import audit as run
     from training.cache import require_grey
     from training.clips import load_clips
-    from training.corpus import read_corpus, read_corrections
+    from training.corpus import known_corrections, read_corpus
     from training.judged import open_judged
+    from training.whole_file import require_writable
 
     require_grey(cache)
-    before = read_corrections(against) if against != CORRECTIONS or against.exists() else {}
-    if output.is_dir() or not os.access(output.parent, os.W_OK):
-        raise ConfigError(f"{output}: cannot be written")
+    before = known_corrections(against)
+    require_writable(output)  # before minutes of work
     rates = {clip.file: clip.audio_rate for clip in read_corpus(corpus)}
     auditors = []
     for student in students or [DEFAULT_STUDENT]:

@@ -15,12 +15,12 @@ from training.cache import require_grey, require_rgb
 from training.clips import LoadedClip, load_clips
 from training.corpus import Clip, read_corpus
 from training.journal import provenance_of
-from training.json_file import write_json
 from training.judged import open_judged
 from training.measures import MEASURES, Outcome, measure
 from training.progress import Progress
 from training.protocol import LENGTHS
 from training.validate import Encoders, GroupFigures, group_figures, score_clip
+from training.whole_file import write_json
 
 PROTOCOL = "protocol"
 NAMES = (PROTOCOL, *MEASURES)

@@ -17,11 +17,11 @@ from avsync_cli.mel import MelTrack, mel_track
 from avsync_cli.model import Student
 from avsync_cli.scan import average_curve, count_windows, curve_features, find_peak, score_offsets
 from avsync_cli.sound import Sound
-from avsync_cli.spec import DEFAULT_TOLERANCE, RANGE_FRAMES, SAMPLE_RATE_HZ, TOLERANCES, WINDOW_FRAMES
-from avsync_cli.timing import lead_ms
+from avsync_cli.spec import RANGE_FRAMES, SAMPLE_RATE_HZ, WINDOW_FRAMES
 from training.augment_mel import from_db, mixed, to_db
 from training.cache import CachedClip
 from training.clips import LoadedClip, load_clip
+from training.measures import is_level
 
 Floats = NDArray[np.float32]
 
@@ -61,7 +61,7 @@ class Example:
     @property
     def is_level(self) -> bool:
         """Whether an answer of this lead says "in sync"."""
-        return TOLERANCES[DEFAULT_TOLERANCE].contains(lead_ms(self.lead_frames))
+        return is_level(self.lead_frames)
 
     @property
     def is_wrong_peak(self) -> bool:

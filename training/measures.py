@@ -109,7 +109,7 @@ def audited(clip: Clip, path: Path, engine: Engine, _sound: Path | None = None) 
     told = _outcome("audited", clip, answered, clip.lead_frames, TRUTH_WITHIN_FRAMES)
     result: Result = "refused"
     if answered.lead_frames is not None:
-        result = "right" if _is_level(answered.lead_frames - clip.lead_frames) else "wrong"
+        result = "right" if is_level(answered.lead_frames - clip.lead_frames) else "wrong"
     return [told, replace(told, measure="alarms", result=result)]
 
 
@@ -120,7 +120,7 @@ def mismatched(clip: Clip, path: Path, engine: Engine, sound: Path | None) -> li
     answered = _answer(path, engine, audio=sound)
     result: Result = "refused"
     if answered.lead_frames is not None:
-        result = "wrong" if _is_level(answered.lead_frames) else "right"
+        result = "wrong" if is_level(answered.lead_frames) else "right"
     return [replace(_outcome("mismatched", clip, answered, 0.0, 0.0), expected_frames=None, result=result)]
 
 
@@ -166,7 +166,8 @@ class Measure:
     applies: Callable[[Clip], bool]
 
 
-def _is_level(lead_frames: float) -> bool:
+def is_level(lead_frames: float) -> bool:
+    """Whether an answer of this lead says "in sync"."""
     return TOLERANCES[DEFAULT_TOLERANCE].contains(lead_ms(lead_frames))
 
 

@@ -39,8 +39,8 @@ from training.cache import (
 )
 from training.clips import LoadedClip, unpack_clip
 from training.draws import SHARD_ORDER
-from training.json_file import write_json
 from training.progress import Progress
+from training.whole_file import whole_file, write_json
 
 FORMAT = "avsync-shards"
 VERSION = 1
@@ -247,15 +247,13 @@ def _hash_of(path: Path, size: int, changed_ns: int) -> str:  # noqa: ARG001 - a
 def _write_shard(path: Path, cache: Path, entries: list[CachedClip], *, first_number: int) -> tuple[int, ...]:
     """Write one shard whole or not at all; the same clips give the same bytes."""
     windows = []
-    unfinished = path.with_name(f"{path.name}.part")
-    with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with whole_file(path) as unfinished, tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, entry in enumerate(entries, first_number):
             video, audio = read_parts(cache, entry)
             windows.append(unpack_clip(entry, video, audio).windows)
             about = json.dumps(asdict(entry)).encode()
             for name, data in zip(PARTS, (about, video, audio), strict=True):
                 _add(tar, f"{number:07d}.{name}", data)
-    unfinished.replace(path)
     return tuple(windows)
 
 
