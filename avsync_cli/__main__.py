@@ -1,5 +1,10 @@
 """Run the command line as `python -m avsync_cli`."""
 
-from avsync_cli.cli import main
+import os
 
-main()
+try:
+    from avsync_cli.cli import main
+
+    main()
+except KeyboardInterrupt:  # while it was still being loaded: `main` answers for what comes later
+    os._exit(130)  # as in `main`

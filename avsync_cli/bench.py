@@ -21,15 +21,15 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from avsync_cli import spec
-from avsync_cli.batch.limits import count_cores
-from avsync_cli.cpu import Cpu, read_cpu
+from avsync_cli.contract import identify_student, precisions_of
 from avsync_cli.errors import ConfigError
 from avsync_cli.faces import FaceModels, Roi
+from avsync_cli.machine import Cpu, count_cores, read_cpu
 from avsync_cli.media import open_media
 from avsync_cli.mel import mel_track
-from avsync_cli.model import Student, identify_student, load_student, precisions_of
+from avsync_cli.model import Student, load_student
+from avsync_cli.offsets import score_offsets
 from avsync_cli.precision import choose_precision
-from avsync_cli.scan import score_offsets
 from avsync_cli.sound import Sound
 from avsync_cli.spec import Precision
 

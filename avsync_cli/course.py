@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.scan import WINDOWS_AT_ONCE, leads_of, take_relative
+from avsync_cli.offsets import WINDOWS_AT_ONCE, leads_of, take_relative
 from avsync_cli.spec import CANDIDATES, VIDEO_FPS
 from avsync_cli.timing import lead_ms
 
@@ -83,6 +83,13 @@ class Course:
         for step in self.steps:
             leads = np.where(times_s >= step.at_s, step.to_frames, leads)
         return leads
+
+    def range_within(self, start_s: float, end_s: float) -> tuple[float, float]:
+        """The least and the greatest audio lead in frames from one time to another."""
+        edges_s = [step.at_s for step in self.steps if start_s < step.at_s <= end_s]
+        times_s = np.array([start_s, end_s, *edges_s, *(np.nextafter(edges_s, -np.inf) if edges_s else ())])
+        leads = self.leads_at(times_s)
+        return float(leads.min()), float(leads.max())
 
 
 def fit_courses(evidence: Evidence) -> list[tuple[float, Course]]:

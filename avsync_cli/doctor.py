@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from avsync_cli import __version__
-from avsync_cli.batch.limits import MB, count_cores, free_memory_bytes
-from avsync_cli.cpu import Cpu, may_use_kleidiai, read_cpu
-from avsync_cli.errors import EXIT_IN_SYNC, EXIT_MODEL, AvsyncError, ModelError
+from avsync_cli.errors import EXIT_IN_SYNC, EXIT_MODEL, AvsyncError, ModelError, first_line
+from avsync_cli.machine import MB, Cpu, count_cores, free_memory_bytes, may_use_kleidiai, read_cpu
+from avsync_cli.telemetry import is_telemetry_off
 
 if TYPE_CHECKING:
+    from avsync_cli.contract import GraphFile
     from avsync_cli.known_answer import Arrays
-    from avsync_cli.model import GraphFile
     from avsync_cli.spec import Precision
 
 DOCTOR_SCHEMA_VERSION = 1
@@ -47,7 +47,7 @@ class GraphState:
 
     @property
     def is_problem(self) -> bool:
-        """An int8 graph that is wrong is none where nobody runs it unasked."""
+        """A wrong int8 graph is no problem if a check would not use it by default."""
         spared = self.precision == "int8" and not self.default
         return self.outcome == "unusable" or (self.outcome == "wrong" and not spared)
 
@@ -84,6 +84,7 @@ class Health:
     temporary_folder: FolderState
     student: StudentState
     graphs: tuple[GraphState, ...]
+    telemetry_off: bool
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -122,6 +123,8 @@ def examine_device(student: str | Path | None = None) -> Health:
         warnings.append(f"TMPDIR is {asked}, but temporary files go to {folder.path}")
     if free_mb is not None and free_mb < NEEDED_MEMORY_MB:
         warnings.append(f"{free_mb} MB of memory are free, a check takes about {NEEDED_MEMORY_MB} MB")
+    if not is_telemetry_off():
+        problems.append("onnxruntime was imported before avsync_cli could turn its telemetry off")
     problems += [state.message for state in graphs if state.is_problem]
     return Health(
         versions=versions,
@@ -131,6 +134,7 @@ def examine_device(student: str | Path | None = None) -> Health:
         temporary_folder=folder,
         student=state,
         graphs=tuple(graphs),
+        telemetry_off=is_telemetry_off(),
         problems=tuple(problems),
         warnings=tuple(warnings),
     )
@@ -138,8 +142,8 @@ def examine_device(student: str | Path | None = None) -> Health:
 
 def try_student(folder: str | Path | None, *, auto: str | None) -> Iterator[GraphState]:
     """Run every graph of a student on inputs to which the answer is known. Raises ModelError."""
+    from avsync_cli.contract import describe_graphs, precisions_of
     from avsync_cli.known_answer import student_inputs
-    from avsync_cli.model import describe_graphs, precisions_of
 
     taken: dict[str, Precision] = {}
     for precision in precisions_of(folder):
@@ -155,9 +159,9 @@ def try_student(folder: str | Path | None, *, auto: str | None) -> Iterator[Grap
 
 def try_faces() -> Iterator[GraphState]:
     """Run the face models on pictures to which the answer is known."""
+    from avsync_cli.contract import GraphFile
     from avsync_cli.faces import ANSWERS_FILE, ASSETS, FACE_INPUTS
     from avsync_cli.known_answer import face_inputs
-    from avsync_cli.model import GraphFile
 
     try:
         answers = json.loads((ASSETS / ANSWERS_FILE).read_text(encoding="utf-8"))
@@ -195,7 +199,7 @@ def _try_graph(
 def _measure(file: "GraphFile", inputs: "Arrays", *, kleidiai: bool | None) -> float:
     """How far a graph is from its known answer. Raises ModelError, or ValueError where there is none."""
     from avsync_cli.known_answer import measure_error, run_graph
-    from avsync_cli.model import open_session
+    from avsync_cli.session import open_session
 
     session = open_session(
         file.path, threads=count_cores(), inputs=file.inputs, sha256=file.sha256, kleidiai=kleidiai
@@ -203,7 +207,7 @@ def _measure(file: "GraphFile", inputs: "Arrays", *, kleidiai: bool | None) -> f
     try:
         outputs = run_graph(session, inputs)
     except Exception as error:  # ONNX Runtime's errors share no public base class
-        raise ModelError(f"{file.path}: cannot be run: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{file.path}: cannot be run: {first_line(error)}") from error
     return measure_error(outputs, file.known_answer)
 
 
@@ -216,7 +220,7 @@ def _import_all() -> tuple[dict[str, str | None], list[str]]:
             module = importlib.import_module(package)
         except Exception as error:  # a library that is missing or made for another CPU fails in its own way
             versions[package] = None
-            problems.append(f"{package} cannot be imported: {str(error).splitlines()[0]}")
+            problems.append(f"{package} cannot be imported: {first_line(error)}")
         else:
             versions[package] = str(module.__version__)
             if package == "av":
@@ -226,7 +230,7 @@ def _import_all() -> tuple[dict[str, str | None], list[str]]:
 
 def _describe_student(name: str, folder: str | Path | None) -> StudentState:
     """Raises ModelError."""
-    from avsync_cli.model import identify_student, precisions_of
+    from avsync_cli.contract import identify_student, precisions_of
     from avsync_cli.precision import choose_precision
 
     auto = choose_precision("auto", folder)
@@ -237,19 +241,19 @@ def _describe_student(name: str, folder: str | Path | None) -> StudentState:
 def find_temporary_folder() -> FolderState:
     """The folder that Python takes for temporary files, or the one asked for where none can be written to."""
     try:
-        return look_at(Path(tempfile.gettempdir()))
+        return examine_folder(Path(tempfile.gettempdir()))
     except OSError:
         return FolderState(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), False, None)
 
 
 def _warn_of_calibration(name: str | None, folder: str | Path | None) -> list[str]:
     """Raises ModelError."""
-    from avsync_cli.model import is_calibrated
+    from avsync_cli.contract import is_calibrated
 
     return [] if is_calibrated(folder) else [f"{name}: not calibrated: check refuses it"]
 
 
-def look_at(folder: Path) -> FolderState:
+def examine_folder(folder: Path) -> FolderState:
     """Try to write where copies of remote videos and the benchmark's clip go."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix="avsync-") as file:

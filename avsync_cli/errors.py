@@ -5,13 +5,16 @@ AvsyncError
 ├── MediaError    4   a file that cannot be read, or that lacks sound or picture
 ├── ModelError    5   a model that is missing, damaged or made for another contract
 ├── ScanError     6   a scan that cannot go on: its results cannot be written, its cluster is gone
+├── WriteError    6   a file that cannot be written: the disk is full, the folder read-only
 └── FileError         a file of a scan without an answer of its own (`batch.records`); it becomes a record
 
-Errors are raised at the library's border (`media`, `model`, `faces`) with one line that names the
+Errors are raised at the library's border (`decoder`, `model`, `faces`) with one line that names the
 file and the reason. An undetermined answer is a result, not an error; a bug is neither.
 """
 
 import sys
+
+from avsync_cli.escapes import printable
 
 EXIT_IN_SYNC = 0
 EXIT_OUT_OF_SYNC = 1
@@ -20,6 +23,7 @@ EXIT_UNDETERMINED = 3
 EXIT_MEDIA = 4
 EXIT_MODEL = 5
 EXIT_SCAN = 6
+EXIT_WRITE = 6
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
@@ -35,7 +39,7 @@ class ConfigError(AvsyncError):
 
 
 class MediaError(AvsyncError):
-    """`reason` is one of the report's reasons: "unreadable", "no_video" or "no_audio"."""
+    """`reason` is one of the report's reasons, such as "unreadable", "no_video" or "changed"."""
 
     exit_code = EXIT_MEDIA
 
@@ -54,6 +58,18 @@ class ScanError(AvsyncError):
     exit_code = EXIT_SCAN
 
 
+class WriteError(AvsyncError):
+    """What was there before is as it was."""
+
+    exit_code = EXIT_WRITE
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def complain(text: str) -> None:
     """One line on stderr."""
-    print(f"avsync: {' '.join(text.split())}", file=sys.stderr)
+    print(f"avsync: {printable(' '.join(text.split()))}", file=sys.stderr)

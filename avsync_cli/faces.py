@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.model import open_session
+from avsync_cli.session import open_session
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -44,7 +44,10 @@ ROI_SCALE = 1.5  # square region over the longer side of the face's box
 
 WARP_BITS = 5  # the crop samples the picture at whole multiples of 1/32 pixel
 
+SURE_SCORE = 0.8  # of a face that is not upside down
 TILE_OF_SHORT_SIDE = 1 / 2  # side of a tile over the picture's short side
+MAX_TILES = 64  # in one picture: up to 7:1 those of half the short side, up to 16:1 those of all of it
+TILES_AT_ONCE = 4  # memory grows with them
 TILE_OVERLAP = 0.35  # least overlap of neighbours: what is larger was found in the whole picture
 
 
@@ -84,29 +87,50 @@ class FaceModels:
         )
         self._anchors = _anchors()
 
-    def detect(self, image: Pixels, *, min_score: float = 0.5, tiles: bool = False) -> list[Detection]:
+    def detect(
+        self, image: Pixels, *, min_score: float = 0.5, tiles: bool = False, small: bool = False
+    ) -> list[Detection]:
         """Faces of a picture, best first.
 
         Faces from about an eighth of the long side on are found. With `tiles`, a picture that seems to have
-        none is searched again in overlapping squares (16:9: 15 of them), for faces of a twentieth and less.
+        none is searched again in overlapping squares (16:9: 15 of them), for faces of a twentieth and less,
+        and turned by 90 degrees. It is also searched upside down, unless it surely has an upright face: a
+        face upside down looks like a poor upright one. With `small`, these squares are searched beside larger
+        faces, too.
         """
         height, width = image.shape[:2]
-        whole = Roi(width / 2, height / 2, max(width, height), 0.0)
-        found = self._detect_in(image, [whole], min_score)
-        if tiles and not found:
-            found = self._detect_in(image, tile_rois(width, height), min_score)
+        center, side = (width / 2, height / 2), max(width, height)
+        found = self._detect_in(image, [Roi(*center, side, 0.0)], min_score)
+        if tiles and _best_score(found) < SURE_SCORE:
+            turned = self._detect_in(image, [Roi(*center, side, math.pi)], min_score)
+            if _best_score(turned) > _best_score(found):
+                found = turned
+        if (small or (tiles and not found)) and (rois := tile_rois(width, height)):
+            others = self._detect_in(image, rois, min_score)
+            found += [other for other in others if not any(_holds(each, other) for each in found)]
+        for angle in (math.pi / 2, -math.pi / 2) if tiles and not found else ():
+            found = found or self._detect_in(image, [Roi(*center, side, angle)], min_score)
         return found
 
     def _detect_in(self, image: Pixels, rois: Sequence[Roi], min_score: float) -> list[Detection]:
+        parts = [
+            self._detect_raw(image, rois[first : first + TILES_AT_ONCE], min_score)
+            for first in range(0, len(rois), TILES_AT_ONCE)
+        ]
+        points, scores = zip(*parts, strict=True)
+        return _merge(np.concatenate(points), np.concatenate(scores))
+
+    def _detect_raw(self, image: Pixels, rois: Sequence[Roi], min_score: float) -> tuple[Floats, Floats]:
+        """Points [K, 8, 2] in pixels of the picture and scores [K] of what is seen in the squares."""
         crops = np.stack([_crop(image, roi, side=DETECTOR_SIDE, border=cv2.BORDER_CONSTANT) for roi in rois])
         boxes, logits = self._detector.run(["boxes", "logits"], {"image": crops / 127.5 - 1.0})
         scores = _sigmoid(logits)  # [T, A]
         kept = scores >= min_score
         found = [
-            _in_picture(_decode(raw[seen], self._anchors[seen]), roi)
+            _set_upright(_in_picture(_decode(raw[seen], self._anchors[seen]), roi))
             for raw, seen, roi in zip(boxes, kept, rois, strict=True)
         ]
-        return _merge(np.concatenate(found), scores[kept])
+        return np.concatenate(found), scores[kept]
 
     def mesh(self, image: Pixels, rois: Sequence[Roi]) -> tuple[Floats, Floats]:
         """Landmarks [F, 468, 3] of the face in each square, z on the scale of x, and presence [F] in 0..1."""
@@ -134,10 +158,16 @@ def roi_from_landmarks(points: Floats) -> Roi:
 
 
 def tile_rois(width: int, height: int) -> list[Roi]:
-    """Overlapping squares that cover a picture, row by row."""
-    side = min(width, height) * TILE_OF_SHORT_SIDE
-    columns, rows = (_tile_centers(length, side) for length in (width, height))
-    return [Roi(x, y, side, 0.0) for y in rows for x in columns]
+    """Overlapping squares that cover a picture, row by row; larger ones where there would be too many.
+
+    None where these are too many, too.
+    """
+    short = min(width, height)
+    for side in (short * TILE_OF_SHORT_SIDE, float(short)):
+        columns, rows = (_tile_centers(length, side) for length in (width, height))
+        if len(columns) * len(rows) <= MAX_TILES:
+            return [Roi(x, y, side, 0.0) for y in rows for x in columns]
+    return []
 
 
 def _tile_centers(length: int, side: float) -> list[float]:
@@ -193,6 +223,22 @@ def _in_picture(points: Floats, roi: Roi) -> Floats:
     """Points [..., 2] of a square, in pixels of the picture."""
     to_picture = roi.to_picture().astype(np.float32)
     return points @ to_picture[:, :2].T + to_picture[:, 2]
+
+
+def _set_upright(points: Floats) -> Floats:
+    """Points [K, 8, 2] whose first two are the upper left and the lower right of the box, however turned."""
+    corners = np.sort(points[:, :2], axis=1)
+    return np.concatenate((corners, points[:, 2:]), axis=1)
+
+
+def _best_score(found: Sequence[Detection]) -> float:
+    return max((each.score for each in found), default=0.0)
+
+
+def _holds(larger: Detection, smaller: Detection) -> bool:
+    """Whether a face's centre lies in the box of another: a tile may see a part of a large face as one."""
+    center = smaller.box.reshape(2, 2).mean(axis=0)
+    return bool((larger.box[:2] <= center).all() and (center <= larger.box[2:]).all())
 
 
 def _merge(points: Floats, scores: Floats) -> list[Detection]:

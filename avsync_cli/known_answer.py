@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from avsync_cli import spec
-from avsync_cli.model import Layout
+from avsync_cli.contract import Layout
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -7,30 +7,39 @@ starts, edit lists, priming samples and variable rates are all invisible to a co
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 import soundfile
 from av.container import InputContainer
 
+from avsync_cli.container import main_audio, main_video, read_info
+from avsync_cli.decoder import PictureClock, decode_packets, open_container, timed_packets
+from avsync_cli.edits import Edits, read_edits
 from avsync_cli.errors import ConfigError, MediaError
-from avsync_cli.pictures import Picture, TimedFrame, show_pictures
+from avsync_cli.gate import (
+    LimitError,
+    describe_unseen,
+    guard_audio,
+    guard_video,
+    refuse_other_sources,
+    refuse_sound,
+    refuse_sound_ahead,
+)
+from avsync_cli.grid import Picture, TimedFrame, show_pictures
+from avsync_cli.parts import Parts
 from avsync_cli.sound import (
-    NO_NAME,
+    MonoMixer,
+    Recorded,
     Recorder,
     Sound,
-    cut_sound,
-    is_break,
-    mono_frame,
     time_of,
-    weigh_channels,
 )
-from avsync_cli.spec import SAMPLES_PER_FRAME, VIDEO_FPS
-from avsync_cli.streams import decode_packets, describe, main_audio, main_video, presentation_s
-from avsync_cli.timing import first_tick_from, sample_at, tick_time
+from avsync_cli.timing import first_tick_from, tick_time
 
 
 class Media:
@@ -43,22 +52,39 @@ class Media:
         *,
         threads: int = 0,
         audio_stream: int | None = None,
+        edits: Mapping[int, Edits] = MappingProxyType({}),
     ) -> None:
         self._path = path
+        self._edits = edits
         self._container = container
         self._video = main_video(container)
         self._audio = main_audio(container, audio_stream)
         self._recorder = Recorder()
-        self._origin_s: Fraction | None = None
-        self.decoded_pictures = 0
+        self._clock = PictureClock(container, self._video)
+        self._parts = Parts()
         if self._video is not None:
-            self._video.thread_type = "AUTO"
-            self._video.codec_context.thread_count = threads
-        self.info = describe(container, self._video)
+            guard_video(self._video, threads=threads)
+        if self._audio is not None:
+            guard_audio(self._audio)
+        self.info = read_info(container, self._video)
+
+    @property
+    def decoded_pictures(self) -> int:
+        return self._clock.decoded_pictures
+
+    @property
+    def starts_anew_s(self) -> float | None:
+        """Where a clock was seen to jump, first of all; what follows is placed behind what came before."""
+        return self._clock.starts_anew_s
 
     @property
     def has_audio(self) -> bool:
         return self._audio is not None
+
+    @property
+    def audio_stream(self) -> int | None:
+        """The number of the sound that is heard, from 0; None where there is none."""
+        return None if self._audio is None else list(self._container.streams.audio).index(self._audio)
 
     def pictures(self, *, start_s: float = 0.0, end_s: float | None = None) -> Iterator[Picture]:
         """Yield one picture a tick for the passage [start_s, end_s), counted from the first picture.
@@ -75,37 +101,34 @@ class Media:
         aspect = self._video.sample_aspect_ratio
         yield from show_pictures(self._decode(stop_tick), aspect, first_tick=first_tick, stop_tick=stop_tick)
         self._recorder.flush()
-        if self._origin_s is None:
-            raise MediaError(f"{self._path}: no picture could be decoded", "unreadable")
+        if self._clock.origin_s is None:
+            raise MediaError(f"{self._path}: {describe_unseen(self._video)}", "unreadable")
 
     def sound(self) -> Sound | None:
         """All the sound that was passed, on the grid's clock; None where there is none."""
-        return self._recorder.sound(self._origin_s or Fraction(0))
+        return self._recorder.sound(self._clock.origin_s or Fraction(0))
 
     def heard_until(self) -> float:
         """The tick up to which sound was read: minus infinity before any was."""
-        until_s, origin_s = self._recorder.until_s, self._origin_s
-        return -math.inf if until_s is None or origin_s is None else float((until_s - origin_s) * VIDEO_FPS)
+        return self._recorded.heard_until()
 
     def sound_between(self, first_tick: int, end_tick: int) -> Sound | None:
         """The sound of the ticks [first_tick, end_tick), or what was read of it and not forgotten."""
-        origin_s, begin_s = self._origin_s or Fraction(0), self._recorder.begin_s
-        sound = self._recorder.sound_so_far(origin_s)
-        if sound is None or begin_s is None:
-            return None
-        return cut_sound(
-            sound, first_tick, end_tick, grid_tick=sample_at(begin_s - origin_s) // SAMPLES_PER_FRAME
-        )
+        return self._recorded.sound_between(first_tick, end_tick)
 
     def forget_sound(self, before_tick: int) -> None:
         """Give the memory of sound back that is not asked for again; `sound` lacks it, too."""
-        self._recorder.forget((self._origin_s or Fraction(0)) + tick_time(before_tick))
+        self._recorded.forget_sound(before_tick)
+
+    @property
+    def _recorded(self) -> Recorded:
+        return Recorded(self._recorder, self._clock.origin_s)
 
     def sound_alone(self) -> Sound | None:
         """The sound of a file whose pictures do not matter, its first sample on the grid's origin."""
         if self._audio is None:
             return None
-        for frame in decode_packets(self._container.demux(self._audio)):
+        for frame in decode_packets(timed_packets(self._container, self._audio), self._edits):
             if isinstance(frame, av.AudioFrame):
                 self._recorder.add(frame)
         return self._recorder.sound(self._recorder.stretches[0][0]) if self._recorder.stretches else None
@@ -113,33 +136,42 @@ class Media:
     def _decode(self, stop_tick: int | None) -> Iterator[TimedFrame]:
         """Demux once; yield pictures with their time from the first one, keep the sound."""
         stop_s = None if stop_tick is None else tick_time(stop_tick)
-        step_s = 1 / Fraction(self._video.average_rate or VIDEO_FPS)  # type: ignore[union-attr]
-        last_s: Fraction | None = None
+        clock, recorder = self._clock, self._recorder
+        clock.begin_pass()
         passed = {"video": False, "audio": self._audio is None}
-        streams = [stream for stream in (self._video, self._audio) if stream is not None]
-        for frame in decode_packets(self._container.demux(streams)):
+        packets = timed_packets(self._container, self._video, self._audio)
+        for frame in decode_packets(packets, self._edits):
+            self._place(frame)
+            if self._parts.are_too_many:
+                return
             if isinstance(frame, av.AudioFrame):
-                if self._recorder.is_break(frame):
-                    return
                 time_s = None if frame.pts is None else time_of(frame)
-                self._recorder.add(frame)
-                if stop_s is not None and time_s is not None and self._origin_s is not None:
-                    passed["audio"] = passed["audio"] or time_s - self._origin_s >= stop_s
+                recorder.add(frame)
+                refuse_sound_ahead(recorder.held_s)
+                if stop_s is not None and time_s is not None and clock.origin_s is not None:
+                    passed["audio"] = passed["audio"] or time_s - clock.origin_s >= stop_s
             elif not passed["video"]:
-                self.decoded_pictures += 1
-                time_s = presentation_s(frame, last_s, step_s)
-                if last_s is not None and is_break(time_s, last_s):
+                time_s = clock.time_picture(frame)
+                if clock.jumped:
                     return
-                if last_s is not None and time_s <= last_s:
+                if time_s is None:
                     continue
-                if self._origin_s is None:
-                    self._origin_s = time_s
-                last_s = time_s
-                yield time_s - self._origin_s, frame
+                yield time_s, frame
                 # One picture past the end is needed: it may be the nearest to the last tick.
-                passed["video"] = stop_s is not None and time_s - self._origin_s > stop_s
+                passed["video"] = stop_s is not None and time_s > stop_s
             if all(passed.values()):
                 return
+
+    def _place(self, frame: av.VideoFrame | av.AudioFrame) -> None:
+        """Move a frame that comes after a jump of the file's clock behind what came before."""
+        sound_s, picture_s = self._recorder.until_s, self._clock.next_s
+        end_s = max(sound_s or Fraction(0), picture_s or Fraction(0))
+        if isinstance(frame, av.AudioFrame):
+            jumped = self._parts.place(frame, "audio", expected_s=sound_s, end_s=end_s)
+        else:
+            jumped = self._parts.place(frame, "video", expected_s=picture_s, end_s=end_s)
+        if jumped:
+            self._clock.note_jump(end_s)
 
 
 @contextmanager
@@ -149,26 +181,9 @@ def open_media(path: str | Path, *, threads: int = 0, audio_stream: int | None =
     `threads` limits the video decoder; 0 leaves the choice to the codec. `audio_stream` is the number of
     the sound to take, counted from 0; MediaError where there is none such.
     """
-    with open_container(path) as container:
-        yield Media(Path(path), container, threads=threads, audio_stream=audio_stream)
-
-
-@contextmanager
-def open_container(path: str | Path) -> Iterator[InputContainer]:
-    """Open a file; what goes wrong inside becomes a MediaError naming the file and the reason."""
-    path = Path(path)
-    if path.is_dir():
-        raise MediaError(f"{path}: is a folder, not a video")
-    try:
-        # As text, bytes that are no UTF-8 become "?": a damaged tag must not make a file unreadable.
-        container = av.open(str(path), metadata_errors="replace")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"{path}: {_reason(error)}") from error
-    with container:
-        try:
-            yield container
-        except (av.FFmpegError, MemoryError) as error:
-            raise MediaError(f"{path}: {_reason(error)}") from error
+    edits = read_edits(Path(path))
+    with open_container(path, own_edits=bool(edits)) as container:
+        yield Media(Path(path), container, threads=threads, audio_stream=audio_stream, edits=edits)
 
 
 def refuse_no_part(start_s: float, end_s: float | None) -> None:
@@ -185,16 +200,20 @@ def read_sound_file(path: str | Path) -> Sound:
     libsndfile reads WAV, FLAC, OGG, MP3; what it does not know (AAC, video files) goes through PyAV.
     """
     path = Path(path)
+    refuse_other_sources(path)
     recorder = Recorder()
     try:
         with soundfile.SoundFile(path) as file:
             rate_hz = int(file.samplerate)
-            weights = weigh_channels([NO_NAME] * file.channels)
+            refuse_sound(rate_hz, file.channels)
+            mixer = MonoMixer(file.channels, rate_hz)
             # A second at a time: of an hour in many channels, no more than the mono sound is kept.
             while len(block := file.read(rate_hz, dtype="float32", always_2d=True)):
-                recorder.add(mono_frame(block.mean(axis=1) if weights is None else block @ weights, rate_hz))
+                recorder.add(mixer.mix(block.T))
     except (soundfile.SoundFileError, OSError, TypeError):
         return _decode_sound(path)
+    except LimitError as error:
+        raise MediaError(f"{path}: {error}") from error
     sound = recorder.sound(Fraction(0))
     if sound is None:
         raise MediaError(f"{path}: the sound file is empty", "no_audio")
@@ -207,8 +226,3 @@ def _decode_sound(path: Path) -> Sound:
     if sound is None:
         raise MediaError(f"{path}: no sound could be decoded", "no_audio")
     return sound
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return text.splitlines()[0] if text else type(error).__name__

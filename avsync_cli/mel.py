@@ -4,7 +4,8 @@ VocaLiST's audio front end: magnitude STFT (n_fft = window = 800, hop 200, perio
 reflected ends), 80 Slaney mel bins of 55 to 7600 Hz, decibels brought into -4..4. No pre-emphasis.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from avsync_cli.sound import Sound
 from avsync_cli.spec import (
+    FRAME_MS,
     HOP_SAMPLES,
     MEL_BINS,
     MEL_FLOOR,
@@ -38,13 +40,15 @@ class MelTrack:
     """The mel [T, 80] of a sound, and which ticks of the grid have a whole audio window in it.
 
     The window of tick t covers the 5 frames from t on; `first_tick` <= t < `first_tick + ticks`. The
-    mel's own origin is `origin_tick`, at or just before the first sample.
+    mel's own origin is `origin_tick`, at or just before the first sample. `delay_ms` later than it was
+    recorded is the sound to be heard (see `delayed`).
     """
 
     mel: Floats
     origin_tick: int
     first_tick: int
     ticks: int
+    delay_ms: float = 0.0
 
     @property
     def all_ticks(self) -> NDArray[np.int64]:
@@ -53,7 +57,16 @@ class MelTrack:
 
     def starts(self, ticks: NDArray[np.int64]) -> NDArray[np.int64]:
         """The mel steps [A] at which the windows of the given ticks begin."""
-        return np.array([mel_step_at(int(tick) - self.origin_tick) for tick in ticks], np.int64)
+        return np.array(
+            [mel_step_at(int(tick) - self.origin_tick, delay_ms=self.delay_ms) for tick in ticks], np.int64
+        )
+
+    def delayed(self, delay_ms: float) -> "MelTrack":
+        """The same sound, heard so much later; in steps of `timing.DELAY_STEP_MS`."""
+        first_tick = self.first_tick + math.ceil(delay_ms / FRAME_MS)
+        end_tick = self.first_tick + self.ticks + math.floor(delay_ms / FRAME_MS)
+        ticks = max(0, end_tick - first_tick)
+        return replace(self, first_tick=first_tick, ticks=ticks, delay_ms=self.delay_ms + delay_ms)
 
     def windows(self, ticks: NDArray[np.int64] | None = None) -> Floats:
         """Audio windows [A, 80, 16] (bins x steps) of the given ticks, or of all there are."""

@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from time import perf_counter
 
 from avsync_cli.faces import FaceModels
-from avsync_cli.pictures import Picture
-from avsync_cli.places import Places
+from avsync_cli.grid import Picture
+from avsync_cli.scoring import sound_margin
+from avsync_cli.seeking import Places
 from avsync_cli.sound import Sound, cut_sound
-from avsync_cli.spec import PASSAGE_TICKS, RANGE_FRAMES, SOUND_REACH_TICKS, VIDEO_FPS, WHOLE_S
-from avsync_cli.speech import speech_likeness
+from avsync_cli.spec import PASSAGE_TICKS, RANGE_FRAMES, VIDEO_FPS, WHOLE_S
+from avsync_cli.speech import VOICE_LIKENESS, speech_likeness
 
 MAX_PLACES = 32  # at which the sound is heard, and the first picture searched for a face
+_PLACES_BETWEEN = 4  # tried in a stretch that is to be looked at too
 _HEARD_AT_ONCE = 8  # places, of which the likeliest is looked at first
-_MIN_LIKENESS = 0.1
 _NEAR_TICKS = 20  # on either side of a passage, whose sound may still be that of its mouth
 _MAX_OTHERS = 4  # looked at all the same: the first picture may have hidden the face, or music the voice
 _MAX_RUN_UP_TICKS = 12 * VIDEO_FPS  # pictures that are only decoded, from a keyframe to a place
@@ -31,13 +32,14 @@ class Passage:
     end_tick: int
     sound: Sound | None
     likeness: float
+    has_face: bool = True  # in its first picture
 
 
 @dataclass
 class Chooser:
     """Chooses passages of the ticks [first_tick, end_tick) of a file, one after the other.
 
-    What is no longer than `WHOLE_S` is one passage. A file that does not lead to places has none.
+    What is no longer than `WHOLE_S` is one passage. A file in which one cannot jump has none.
     """
 
     places: Places
@@ -46,6 +48,7 @@ class Chooser:
     first_tick: int
     end_tick: int
     range_frames: int = RANGE_FRAMES
+    most_places: int = MAX_PLACES
     _taken: list[Passage] = field(default_factory=list)
     _far: list[tuple[int, int]] = field(default_factory=list)  # places and their keyframes, as ticks
     _searched_s: float = 0.0
@@ -61,19 +64,44 @@ class Chooser:
                 yield whole, self._read(whole)
             return
         others: list[Passage] = []
-        places = spread_places(self.first_tick, self.end_tick - PASSAGE_TICKS)
+        places = spread_places(self.first_tick, self.end_tick - PASSAGE_TICKS, count=self.most_places)
         while batch := list(islice(places, _HEARD_AT_ONCE)):
             heard = [passage for tick in batch if (passage := self._hear(tick)) is not None]
             for passage in sorted(heard, key=lambda each: -each.likeness):
-                pictures = self._read(passage) if passage.likeness >= _MIN_LIKENESS else iter(())
-                first = next(pictures, None)
-                if first is not None and self.models.detect(first.rgb, tiles=True):
-                    yield passage, chain([first], pictures)
+                pictures = self._read_with_face(passage)
+                if pictures is not None:
+                    yield passage, pictures
                 else:
                     others.append(passage)
         yield from self._far_passages()
         for passage in sorted(others, key=lambda each: -each.likeness)[:_MAX_OTHERS]:
-            yield passage, self._read(passage)
+            yield replace(passage, has_face=False), self._read(passage)
+
+    def find_between(self, first_tick: int, end_tick: int) -> tuple[Passage, Iterator[Picture]] | None:
+        """A passage with speech and a face within [first_tick, end_tick), near the middle if it can be.
+
+        None where there is none in a few places.
+        """
+        first_tick, end_tick = max(first_tick, self.first_tick), min(end_tick, self.end_tick)
+        last_tick = end_tick - PASSAGE_TICKS
+        if last_tick < first_tick:
+            return None
+        for tick in spread_places(first_tick, last_tick, count=_PLACES_BETWEEN):
+            passage = self._hear(tick, earliest=first_tick)
+            pictures = None if passage is None else self._read_with_face(passage)
+            if passage is not None and pictures is not None:
+                return passage, pictures
+        return None
+
+    def _read_with_face(self, passage: Passage) -> Iterator[Picture] | None:
+        """The pictures of a passage; None where it is not like speech, or its first picture has no face."""
+        if passage.likeness < VOICE_LIKENESS:
+            return None
+        pictures = self._read(passage)
+        first = next(pictures, None)
+        if first is None or not self.models.detect(first.rgb, tiles=True):
+            return None
+        return chain([first], pictures)
 
     def _far_passages(self) -> Iterator[tuple[Passage, Iterator[Picture]]]:
         """Passages with speech and a face far from any keyframe, in the order of the file.
@@ -85,7 +113,7 @@ class Chooser:
             if not self._is_free(tick):
                 continue
             passage = self._hear_ticks(tick, tick + PASSAGE_TICKS)
-            if passage.likeness < _MIN_LIKENESS:
+            if passage.likeness < VOICE_LIKENESS:
                 continue
             begin = max(position, key_tick)
             if passage.end_tick - begin > budget:
@@ -101,8 +129,9 @@ class Chooser:
             else:
                 position = passage.first_tick
 
-    def _hear(self, tick: int) -> Passage | None:
-        """The passage at a place, from the keyframe before it; None where it is far from there or taken.
+    def _hear(self, tick: int, *, earliest: int = 0) -> Passage | None:
+        """The passage at a place, from the keyframe before it if that is not too early; None where it is far
+        from there or taken.
 
         In a damaged file a single place may take seconds to find: after many, no more is searched for.
         """
@@ -110,15 +139,15 @@ class Chooser:
             return None
         begin = perf_counter()
         try:
-            return self._hear_from_key(tick)
+            return self._hear_from_key(tick, earliest)
         finally:
             self._searched_s += perf_counter() - begin
 
-    def _hear_from_key(self, tick: int) -> Passage | None:
+    def _hear_from_key(self, tick: int, earliest: int) -> Passage | None:
         key_tick = self.places.approach(tick)
         if key_tick is None:
             return None
-        first = key_tick if self._is_free(key_tick) else tick
+        first = key_tick if key_tick >= earliest and self._is_free(key_tick) else tick
         if not self._is_free(first) or first < key_tick:
             return None
         if first - key_tick > _MAX_RUN_UP_TICKS:
@@ -129,7 +158,7 @@ class Chooser:
         return passage
 
     def _hear_ticks(self, first_tick: int, end_tick: int) -> Passage:
-        margin = self.range_frames + SOUND_REACH_TICKS  # all that the scores depend on
+        margin = sound_margin(self.range_frames)
         sound = self.hear(first_tick - margin, end_tick + margin)
         near = None if sound is None else cut_sound(sound, first_tick - _NEAR_TICKS, end_tick + _NEAR_TICKS)
         return Passage(first_tick, end_tick, sound, speech_likeness(near))

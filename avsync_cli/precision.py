@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import get_args
 
-from avsync_cli.cpu import Cpu, read_cpu
+from avsync_cli.contract import precisions_of
 from avsync_cli.errors import ConfigError
-from avsync_cli.model import precisions_of
+from avsync_cli.machine import Cpu, read_cpu
 from avsync_cli.spec import Precision, Wanted
 
 

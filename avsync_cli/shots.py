@@ -15,6 +15,7 @@ LEAST_CHANGE = 8.0  # mean difference of the copies, in grey levels
 LEAST_RATIO = 4.0  # to the mean of the changes before
 MEMORY = 12  # pictures whose changes are remembered
 _COPY_SIZE = (32, 18)  # width, height
+_ENOUGH_ROWS = 180  # of a picture, to make the copy from
 
 
 @dataclass
@@ -26,7 +27,8 @@ class CutFinder:
 
     def is_cut(self, grey: NDArray[np.uint8]) -> bool:
         """Whether a new shot begins with this grey picture [H, W]; False for the first of all."""
-        copy = cv2.resize(grey, _COPY_SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
+        apart = max(1, grey.shape[0] // _ENOUGH_ROWS)
+        copy = cv2.resize(grey[::apart, ::apart], _COPY_SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
         change = 0.0 if self._last is None else float(np.abs(copy - self._last).mean())
         usual = float(np.mean(self._changes or [0.0]))
         self._last = copy

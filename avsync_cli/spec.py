@@ -38,9 +38,11 @@ WINDOW_MEL_STEPS = WINDOW_FRAMES * MEL_STEPS_PER_SECOND // VIDEO_FPS  # 16
 RANGE_FRAMES = 15  # offsets of -15..15 frames are scanned
 MAX_RANGE_FRAMES = 100  # that may be asked for
 CANDIDATES = 2 * RANGE_FRAMES + 1  # 31
+SAME_OFFSET_FRAMES = 1  # offsets that differ by no more are the same: in scores, in answers and in figures
 SOUND_REACH_TICKS = 35  # of sound around pictures that encoders may look at, beyond the offsets
 EVERY_S = 10.0  # from one point of the timeline to the next
 MIN_EVERY_S = 1.0  # less is too short to be answered from
+MIN_NO_MATCH_WINDOWS = 3 * VIDEO_FPS  # of a face that moves with a voice, before it is said to be not its own
 MIN_USABLE_FRAMES = VIDEO_FPS  # less than 1 s of one face is too little to answer from
 SPEECH_FLOOR_DB = -55.0  # dBFS; below it a frame is silent
 MIN_SPEECH_FRAMES = 10  # frames that must not be silent
@@ -59,7 +61,8 @@ FACE_CROP_DEFINITION = "rgb-lower-face-48x96-box"  # as the published networks t
 LIPS_DEFINITION = "mediapipe468-lips40-faceframe-trackmean-x8"
 
 # --- faces -------------------------------------------------------------------------------------
-MAX_PICTURE_SIDE = 1280  # pixels; larger pictures are scaled down while they are converted
+MAX_PICTURE_SIDE = 1280  # pixels; larger pictures are scaled down while they are converted,
+MAX_WHOLE_SIDE = 1920  # but these, whose scaling would take four times the conversion
 DETECT_EVERY_FRAMES = 25  # while faces are tracked
 DETECT_EVERY_FRAMES_IDLE = 5  # while there is none
 MAX_TRACK_FRAMES = 60 * VIDEO_FPS  # longer tracks are handed on in pieces: bounded memory
@@ -70,15 +73,18 @@ MAX_HOLD_S = Fraction(1, 2)  # a picture stands for the ticks at most this far f
 WHOLE_S = 32.0  # what is no longer is looked at as a whole
 PASSAGE_TICKS = 60  # 2.4 s, looked at in each place of a longer one
 MIN_PASSAGES = 3  # with a face and speech that agree, before an answer is taken as final
-MAX_LOOKS = 10  # places at most
 ENOUGH_CONFIDENCE = 0.99
 
 # --- the artefact ------------------------------------------------------------------------------
 ARTEFACT_FORMAT = "avsync-student"
-ARTEFACT_VERSION = 2
+ARTEFACT_VERSION = 3
+OLD_ARTEFACT_VERSIONS = (2,)  # these say nothing of zero
+MAX_ZERO_MS = 200.0  # what lies further off is a mistake
+UNKNOWN_ZERO_MS = 40.0  # of such a student: it may be a frame off
 Precision = Literal["fp32", "int8"]  # the student's arithmetic
 Wanted = Literal["auto", "fp32", "int8"]  # and what a user may ask for
-REPORT_SCHEMA_VERSION = 1
+REPORT_SCHEMA_VERSION = 3
+WATCH_SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -105,16 +111,25 @@ DEFAULT_TOLERANCE = "itu-detect"
 
 
 def parse_tolerance(value: str | Tolerance) -> Tolerance:
-    """A preset's name or "LATEST,EARLIEST" in ms, such as "-125,45". Raises ConfigError."""
+    """Limits as they are written: the name of a preset or how it begins, or numbers of ms.
+
+    "LAG,LEAD" is by how much audio may lag and lead; a lag may be written below 0, as it is in reports. One
+    number counts for both. Raises ConfigError.
+    """
     if isinstance(value, Tolerance):
         return value
-    if value in TOLERANCES:
-        return TOLERANCES[value]
+    names = [name for name in TOLERANCES if value and name.startswith(value.lower())]
+    if value.lower() in TOLERANCES or len(names) == 1:
+        return TOLERANCES[value.lower() if value.lower() in TOLERANCES else names[0]]
+    if names:
+        raise ConfigError(f"tolerance {value!r}: may be {' or '.join(names)}")
     try:
-        latest, earliest = (float(part) for part in value.split(","))
+        numbers = [float(part) for part in value.split(",")]
+        lag_ms, lead_ms = numbers * 2 if len(numbers) == 1 else numbers
     except ValueError:
-        names = ", ".join(TOLERANCES)
-        raise ConfigError(f"tolerance {value!r}: neither one of {names} nor LATEST,EARLIEST in ms") from None
-    if not -math.inf < latest < 0 < earliest < math.inf:
-        raise ConfigError(f"tolerance {value!r}: LATEST must be below 0 and EARLIEST above it, both finite")
-    return Tolerance(latest, earliest)
+        raise ConfigError(
+            f"tolerance {value!r}: neither one of {', '.join(TOLERANCES)} nor LAG,LEAD in ms, such as 60,40"
+        ) from None
+    if not (0 < abs(lag_ms) < math.inf and 0 < lead_ms < math.inf):
+        raise ConfigError(f"tolerance {value!r}: LAG must not be 0 and LEAD be above it, both finite")
+    return Tolerance(-abs(lag_ms), lead_ms)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from avsync_cli.assess import Answer, answer_scores
+from avsync_cli.answers import Answer, answer_scores
+from avsync_cli.confidence import Calibration
 from avsync_cli.course import (
     Course,
     Evidence,
@@ -20,8 +21,7 @@ from avsync_cli.course import (
     measure_evidence,
     measure_spread,
 )
-from avsync_cli.model import Calibration
-from avsync_cli.scan import WINDOWS_AT_ONCE
+from avsync_cli.offsets import WINDOWS_AT_ONCE
 from avsync_cli.spec import EVERY_S, VIDEO_FPS, WINDOW_FRAMES
 
 Floats = NDArray[np.float32]
@@ -53,19 +53,19 @@ class Timeline:
     points: tuple[Point, ...]
 
 
-def draw_timeline(
+def make_timeline(
     ticks: Ticks, scores: Floats, calibration: Calibration, *, every_s: float = EVERY_S
 ) -> Timeline:
     """The timeline of scores [V, C] of the windows at `ticks` [V], in any order."""
     course, kept = trace_course(ticks, scores, calibration)
     parts: tuple[Point, ...] = ()
     if course is not None and course.kind != "constant":
-        answer_parts = _answer_levels if course.kind == "steps" else _answer_ends
+        answer_parts = _answer_levels if course.kind == "steps" else answer_ends
         rests_on = (ticks, scores) if kept.all() else (ticks[kept], scores[kept])
         parts = answer_parts(course, *rests_on, calibration)
     if course is not None and course.kind == "steps":
         course = _refine_steps(course, parts)
-    return Timeline(course, parts, tuple(_answer_every(ticks, scores, calibration, every_s)))
+    return Timeline(course, parts, tuple(answer_every(ticks, scores, calibration, every_s)))
 
 
 def trace_course(ticks: Ticks, scores: Floats, calibration: Calibration) -> tuple[Course | None, Mask]:
@@ -82,7 +82,7 @@ def trace_course(ticks: Ticks, scores: Floats, calibration: Calibration) -> tupl
             (value, course)
             for value, course in fits
             if course.kind != "drift"
-            or (is_clear_drift(course, evidence) and _holds_throughout(course, ticks, scores, calibration))
+            or (is_clear_drift(course, evidence) and holds_throughout(course, ticks, scores, calibration))
         ]
         course = max(holding, key=lambda fit: fit[0])[1]
         doubted = _find_doubted(evidence, course, seconds, scores, calibration)
@@ -112,7 +112,7 @@ def straighten(ticks: Ticks, scores: Floats, course: Course, *, reference_frames
     return straight
 
 
-def _answer_every(ticks: Ticks, scores: Floats, calibration: Calibration, every_s: float) -> list[Point]:
+def answer_every(ticks: Ticks, scores: Floats, calibration: Calibration, every_s: float) -> list[Point]:
     """A point for every stretch with windows; the first begins and the last ends with what was seen."""
     numbers = (ticks / VIDEO_FPS // every_s).astype(np.int64)
     first_s, end_s = _first_s(ticks), float(ticks.max() + WINDOW_FRAMES) / VIDEO_FPS
@@ -138,7 +138,7 @@ def _answer_levels(
     )
 
 
-def _answer_ends(course: Course, ticks: Ticks, scores: Floats, calibration: Calibration) -> tuple[Point, ...]:
+def answer_ends(course: Course, ticks: Ticks, scores: Floats, calibration: Calibration) -> tuple[Point, ...]:
     """The whole drift's answer, moved to where it begins and to where it ends.
 
     The further from the middle, the more the slope's uncertainty adds to that of the lead.
@@ -172,7 +172,7 @@ def _refine_steps(course: Course, parts: tuple[Point, ...]) -> Course:
     return replace(course, lead_frames=leads[0], steps=steps)
 
 
-def _holds_throughout(course: Course, ticks: Ticks, scores: Floats, calibration: Calibration) -> bool:
+def holds_throughout(course: Course, ticks: Ticks, scores: Floats, calibration: Calibration) -> bool:
     """Whether a drift can be relied on in both halves of the windows, each by itself."""
     straight = straighten(ticks, scores, course, reference_frames=course.lead_frames)
     late = ticks >= np.median(ticks)

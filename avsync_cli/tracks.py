@@ -7,7 +7,8 @@ Where a student sees faces and not mouths, detection runs on every picture: its 
 trained on.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 
 from avsync_cli.crops import crop_face, crop_mouth
 from avsync_cli.faces import Detection, FaceModels, Roi, roi_from_detection, roi_from_landmarks
+from avsync_cli.glimpses import picture_face
+from avsync_cli.grid import Picture
 from avsync_cli.lips import KEPT_INDICES, lip_geometry, smooth_over_time
-from avsync_cli.pictures import Picture
+from avsync_cli.pose import yaw_degrees
 from avsync_cli.shots import CutFinder
 from avsync_cli.spec import (
     CROP_DEFINITION,
@@ -33,6 +36,7 @@ from avsync_cli.spec import (
 )
 
 _MAX_FACES = 4  # followed at once, the largest first
+_SMALL_EVERY = 4  # detections, of which one looks for small faces beside large ones, too
 _SAME_FACE_IOU = 0.3
 _LOOKAHEAD = SMOOTHING_FRAMES // 2
 
@@ -45,7 +49,9 @@ class FaceTrack:
 
     `face` is shared by the pieces of one face. boxes [N, 4] are x0, y0, x1, y1 in pixels of the file
     (upright); crops uint8 are grey mouths [N, 48, 96] or RGB faces [N, 48, 96, 3] (see `crops`); lips
-    float32 [N, 40, 3] as `lips.lip_geometry`.
+    float32 [N, 40, 3] as `lips.lip_geometry`. `turned_degrees` is how far it is turned
+    from upright, clockwise and in quarters: 0, 90, 180 or 270. `yaws_degrees` [N] as `pose.yaw_degrees`.
+    `face_jpeg` is a small picture of the face.
     """
 
     face: int
@@ -53,6 +59,9 @@ class FaceTrack:
     boxes: NDArray[np.float32]
     crops: NDArray[np.uint8]
     lips: NDArray[np.float32]
+    yaws_degrees: NDArray[np.float32]
+    turned_degrees: int = 0
+    face_jpeg: bytes = b""
 
 
 @dataclass(eq=False)
@@ -69,6 +78,8 @@ class _Running:
     detected: Box = field(default_factory=lambda: np.array([0, 0, 1, 1], np.float32))
     points: list[NDArray[np.float32]] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
+    yaws_degrees: list[float] = field(default_factory=list)
+    face_jpeg: bytes = b""
     greys: list[NDArray[np.uint8]] = field(default_factory=list)
     crops: list[NDArray[np.uint8]] = field(default_factory=list)
 
@@ -80,7 +91,13 @@ class _Running:
         self.points.append(landmarks[KEPT_INDICES])
         self.last_box = _box_of(landmarks) / scale
         self.boxes.append(self.last_box)
+        self.yaws_degrees.append(yaw_degrees(landmarks))
         self.roi = roi_from_landmarks(landmarks)
+
+    def add_picture(self, rgb: NDArray[np.uint8], mesh_box: Box) -> None:
+        """Take a small picture of the face, once it is surely followed."""
+        if len(self.points) == WINDOW_FRAMES:
+            self.face_jpeg = picture_face(rgb, mesh_box)
 
     def add_mouth(self, grey: NDArray[np.uint8]) -> None:
         """Take the mouth's crop from this picture as soon as its place is known."""
@@ -105,7 +122,12 @@ class _Running:
         if len(self.points) < WINDOW_FRAMES:
             return None
         lips = lip_geometry(np.stack(self.points))
-        return FaceTrack(self.face, self.first_tick, np.stack(self.boxes), np.stack(self.crops), lips)
+        boxes, crops = np.stack(self.boxes), np.stack(self.crops)
+        turned_degrees = round(math.degrees(self.roi.angle) / 90) % 4 * 90
+        yaws_degrees = np.array(self.yaws_degrees, np.float32)
+        return FaceTrack(
+            self.face, self.first_tick, boxes, crops, lips, yaws_degrees, turned_degrees, self.face_jpeg
+        )
 
     def _cut_next(self) -> None:
         """Cut the oldest crop that is due, placed by landmarks smoothed over its neighbours."""
@@ -117,32 +139,45 @@ class _Running:
 
 
 def track_faces(
-    pictures: Iterable[Picture], models: FaceModels, *, crop: str = CROP_DEFINITION
+    pictures: Iterable[Picture],
+    models: FaceModels,
+    *,
+    crop: str = CROP_DEFINITION,
+    note_cut: Callable[[int], object] = lambda _: None,
+    hand_on_ticks: int | None = None,
 ) -> Iterator[FaceTrack]:
     """Follow every face through the pictures; yield each track, or piece of one, when it ends.
 
-    `crop` says what is cut: mouths (`CROP_DEFINITION`) or faces (`FACE_CROP_DEFINITION`).
+    `crop` says what is cut: mouths (`CROP_DEFINITION`) or faces (`FACE_CROP_DEFINITION`). `note_cut` hears
+    the first tick of each new shot. With `hand_on_ticks` a piece of each track ends before every tick that is
+    divisible by it.
     """
     running: list[_Running] = []
     recent: list[_Running] = []  # ended without a cut: the same face may come back
     names = count()
     cuts = CutFinder()
     last_tick = next_detection = -1
+    detections = 0  # in this shot
     for picture in pictures:
         grey = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY).astype(np.uint8)
-        if cuts.is_cut(grey) or picture.tick != last_tick + 1:
+        is_cut = cuts.is_cut(grey)
+        if is_cut:
+            note_cut(picture.tick)
+        if is_cut or picture.tick != last_tick + 1:
             yield from _finish(running)
-            running, recent, next_detection = [], [], picture.tick
+            running, recent, next_detection, detections = [], [], picture.tick, 0
         followed = _follow(running, picture, grey, models, crop)
         lost = [track for track in running if track not in followed]
         yield from _finish(lost)
         recent = [track for track in recent + lost if picture.tick - track.last_tick < VIDEO_FPS]
         running = followed
         if picture.tick >= next_detection or lost:
-            begun = _begin(picture, models, running, recent, names)
+            begun = _begin(picture, models, running, recent, names, small=detections % _SMALL_EVERY == 0)
+            detections += 1
             running = running + _follow(begun, picture, grey, models, crop)
             next_detection = picture.tick + (DETECT_EVERY_FRAMES if running else DETECT_EVERY_FRAMES_IDLE)
-        full = [track for track in running if len(track.points) >= MAX_TRACK_FRAMES]
+        due = hand_on_ticks is not None and (picture.tick + 1) % hand_on_ticks == 0
+        full = [track for track in running if due or len(track.points) >= MAX_TRACK_FRAMES]
         yield from _finish(full)
         running = [_continue(track) if track in full else track for track in running]
         last_tick = picture.tick
@@ -163,6 +198,7 @@ def _follow(
         taken = any(_same_place(box, other) for other in followed)
         if is_face and not jumped and not taken:
             track.add(points, picture.scale)
+            track.add_picture(picture.rgb, _box_of(points))
             if with_faces:
                 track.add_face(picture.rgb, _box_of(points), detected)
             else:
@@ -177,14 +213,17 @@ def _begin(
     running: list[_Running],
     recent: list[_Running],
     names: Iterator[int],
+    *,
+    small: bool,
 ) -> list[_Running]:
     """Tracks, still empty, for detected faces that no running track follows; the largest first."""
     known = [track.last_box for track in running if track.last_box is not None]
-    detections = models.detect(picture.rgb, tiles=not running)
+    room = len(running) < _MAX_FACES
+    detections = models.detect(picture.rgb, tiles=not running, small=small and room)
     begun: list[_Running] = []
     for detection in sorted(detections, key=_area, reverse=True):
         box = detection.box / picture.scale
-        if all(_overlap(box, other) <= _SAME_FACE_IOU for other in known):
+        if not any(_overlap(box, other) > _SAME_FACE_IOU or _has_centre(other, box) for other in known):
             known.append(box)
             taken = {track.face for track in running + begun}
             before = [track for track in recent if _same_place(box, track) and track.face not in taken]
@@ -212,6 +251,12 @@ def _area(detection: Detection) -> float:
 def _box_of(landmarks: NDArray[np.float32]) -> Box:
     """Box around mesh points [468, 3]: x0, y0, x1, y1."""
     return np.concatenate([landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)])
+
+
+def _has_centre(box: Box, other: Box) -> bool:
+    """Whether the centre of another box lies in a box: a part of a large face may look like a small one."""
+    centre = (other[:2] + other[2:]) / 2
+    return bool((box[:2] <= centre).all() and (centre <= box[2:]).all())
 
 
 def _same_place(box: Box, track: _Running) -> bool:

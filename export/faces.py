@@ -5,7 +5,6 @@ The wheel is fetched with pip and pinned by hash, so the same bytes come out on 
 """
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from avsync_cli.errors import AvsyncError
 from export.known_answers import write_face_answers
 from export.tflite_graph import Output, convert
+from training.whole_file import whole_file
 
 MEDIAPIPE_VERSION = "0.10.21"  # the last release whose wheels carry the models
 WHEEL_PLATFORM = "manylinux_2_28_x86_64"  # one wheel, whatever machine this runs on: the hash is its
@@ -80,10 +80,15 @@ def download_wheel(directory: Path) -> Path:
     if finished.returncode != 0:
         raise WheelError(f"pip download failed:\n{finished.stderr.strip()}")
     (wheel,) = directory.glob("mediapipe-*.whl")
+    require_pinned(wheel)
+    return wheel
+
+
+def require_pinned(wheel: Path) -> None:
+    """Raises WheelError for any other file than the wheel that the models are taken from."""
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != WHEEL_SHA256:
         raise WheelError(f"{wheel.name}: sha256 {digest}, expected {WHEEL_SHA256}")
-    return wheel
 
 
 def _export(wheel: zipfile.ZipFile, model: FaceModel, directory: Path) -> Path:
@@ -94,11 +99,6 @@ def _export(wheel: zipfile.ZipFile, model: FaceModel, directory: Path) -> Path:
         outputs=model.outputs,
     )
     target = directory / model.filename
-    _write_atomically(target, converted.SerializeToString(deterministic=True))
+    with whole_file(target) as unfinished:
+        unfinished.write_bytes(converted.SerializeToString(deterministic=True))
     return target
-
-
-def _write_atomically(target: Path, content: bytes) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(target)

@@ -1,7 +1,7 @@
 """What one form of a student costs in time and memory, in a process that runs nothing else.
 
 V: video windows. The peak of a process is that of everything in it, so the ONNX forms are measured where
-torch was never imported: `training.cache` does without it.
+torch was never imported: `training.data.cache` does without it.
 """
 
 import json
@@ -18,9 +18,9 @@ import numpy as np
 from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack
 from avsync_cli.model import load_student
-from avsync_cli.scan import score_offsets
+from avsync_cli.offsets import score_offsets
 from avsync_cli.spec import Precision
-from training.cache import read_manifest, read_parts, unpack_parts
+from training.data.cache import read_manifest, read_parts, unpack_parts
 
 FRAMES = 40  # of a clip, that are scanned
 _REPEATS = 3
@@ -44,7 +44,7 @@ def measure_student(folder: Path, cache: Path, file: str, *, precision: Precisio
 
 
 def measure_net(options: list[str | None], cache: Path, file: str, *, threads: int) -> Footprint:
-    """Run a checkpoint by torch; `options` as for `export.parity.open_scorer`. Raises ConfigError."""
+    """Run a checkpoint by torch; `options` as for `export.scorers.open_scorer`. Raises ConfigError."""
     return _measure("net", json.dumps(options), "", str(cache), file, str(threads))
 
 
@@ -106,8 +106,8 @@ def _student_scan(
 def _net_scan(options: str, precision: str, cache: Path, file: str, threads: int) -> Callable[[], np.ndarray]:  # noqa: ARG001 - as of `_student_scan`
     import torch
 
-    from export.parity import open_scorer
-    from training.clips import load_clip
+    from export.scorers import open_scorer
+    from training.data.clips import load_clip
 
     torch.set_num_threads(threads)
     checkpoint, *rest = json.loads(options)

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from avsync_cli.model import Layout
+from avsync_cli.contract import Layout
 from avsync_cli.spec import CROP_DEFINITION, WINDOW_FRAMES, WINDOW_MEL_STEPS
 from export.rewrite import folded, shifted_prenet
-from training.compact import REACH_FRAMES, REACH_MEL_STEPS, AudioTokens, CompactNet, VideoTokens
-from training.encoders import Head, MatchNet
-from training.networks import PublishedNet, as_pixels, width_of
-from training.token_match import TokenMatchNet
-from training.vocalist import CrossModalScorer
+from training.networks.avst import Avst
+from training.networks.compact import REACH_FRAMES, REACH_MEL_STEPS, AudioTokens, CompactNet, VideoTokens
+from training.networks.presets import AnyPixels, PublishedNet, as_pixels, width_of
+from training.networks.token_match import TokenMatchNet
+from training.networks.vocalist import CrossModalScorer, VocaList
+from training.networks.window_match import Head, MatchNet
 
-AnyNet = MatchNet | TokenMatchNet | CompactNet | PublishedNet
+AnyNet = MatchNet | TokenMatchNet | CompactNet | PublishedNet | Avst
 
 # Windows that are encoded at a time.
 _WINDOW_CHUNK = 32  # larger ones are no faster
@@ -51,13 +52,18 @@ def make_graphs(net: AnyNet, *, crop: str = CROP_DEFINITION) -> Graphs:
         width = net.video_head.embedding.out_features
         layout = Layout(crop, REACH_FRAMES, REACH_MEL_STEPS, _TOKEN_CHUNK, width, width)
         return Graphs(video, audio, DotPair(), layout)
+    if isinstance(net, Avst):
+        tokens = WINDOW_FRAMES * net.dims.width, WINDOW_MEL_STEPS * net.dims.width
+        video, audio = ShiftedVideo(net.video, "rgb1"), WindowTokens(net)
+        return Graphs(video, audio, TokenPair(net), Layout(crop, 0, 0, _PUBLISHED_CHUNK, *tokens))
     tokens = WINDOW_FRAMES * width_of(net), WINDOW_MEL_STEPS * width_of(net)
     if isinstance(net, CompactNet):
         video, audio = TokenVideo(net.video_encoder), TokenAudio(net.audio_encoder)
         layout = Layout(crop, REACH_FRAMES, REACH_MEL_STEPS, _TOKEN_CHUNK, *tokens)
         return Graphs(video, audio, TokenPair(net), layout)
     layout = Layout(crop, 0, 0, _PUBLISHED_CHUNK, *tokens)
-    return Graphs(PublishedVideo(net), PublishedAudio(net), TokenPair(net.net), layout)
+    video, audio = ShiftedVideo(net.net.vid_prenet, net.pixels), WindowTokens(net.net)
+    return Graphs(video, audio, TokenPair(net.net), layout)
 
 
 class WindowVideo(nn.Module):
@@ -116,13 +122,13 @@ class TokenAudio(nn.Module):
         return embedding
 
 
-class PublishedVideo(nn.Module):
+class ShiftedVideo(nn.Module):
     """frames, grey [N, 48, 96] or RGB [N, 48, 96, 3], lips not looked at -> tokens [N - 4, 5 * D]."""
 
-    def __init__(self, net: PublishedNet) -> None:
+    def __init__(self, prenet: nn.Sequential, pixels: AnyPixels) -> None:
         super().__init__()
-        self.prenet = shifted_prenet(net.net.vid_prenet)
-        self.pixels = net.pixels
+        self.prenet = shifted_prenet(prenet)
+        self.pixels: AnyPixels = pixels
 
     def forward(self, frames: Tensor, lips: Tensor) -> Tensor:  # noqa: ARG002 - part of the contract
         colours = as_pixels(frames.unsqueeze(0), self.pixels).squeeze(0)  # [N, 3, 48, 96]
@@ -130,12 +136,12 @@ class PublishedVideo(nn.Module):
         return tokens.flatten(1)
 
 
-class PublishedAudio(nn.Module):
-    """mel [T, 80], starts [A] -> tokens [A, 16 * D]."""
+class WindowTokens(nn.Module):
+    """mel [T, 80], starts [A] -> tokens [A, 16 * D], each window by itself."""
 
-    def __init__(self, net: PublishedNet) -> None:
+    def __init__(self, net: VocaList | Avst) -> None:
         super().__init__()
-        self.net = net.net
+        self.net = net
 
     def forward(self, mel: Tensor, starts: Tensor) -> Tensor:
         return self.net.encode_audio(windows_at(mel, starts).mT).flatten(1)
@@ -151,7 +157,7 @@ class DotPair(nn.Module):
 class TokenPair(nn.Module):
     """video [P, 5 * D], audio [P, 16 * D] -> score [P]: the logit of the cross-modal network."""
 
-    def __init__(self, scorer: CrossModalScorer) -> None:
+    def __init__(self, scorer: CrossModalScorer | Avst) -> None:
         super().__init__()
         self.scorer = scorer
 
@@ -170,4 +176,5 @@ def windows(rows: Tensor) -> Tensor:
 def windows_at(rows: Tensor, starts: Tensor) -> Tensor:
     """The runs of 16 rows that begin at `starts`: [T, D] -> [A, 16, D]."""
     index = starts.unsqueeze(1) + torch.arange(WINDOW_MEL_STEPS)
-    return rows.index_select(0, index.flatten()).unflatten(0, (-1, WINDOW_MEL_STEPS))
+    runs: Tensor = rows.index_select(0, index.flatten()).unflatten(0, (-1, WINDOW_MEL_STEPS))
+    return runs

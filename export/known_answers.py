@@ -13,6 +13,7 @@ import onnx
 from onnx import version_converter
 from onnx.reference import ReferenceEvaluator
 
+from avsync_cli.contract import CONTRACT_FILE, describe_graphs, precisions_of
 from avsync_cli.errors import ConfigError
 from avsync_cli.faces import ANSWERS_FILE, FACE_INPUTS
 from avsync_cli.known_answer import (
@@ -23,10 +24,9 @@ from avsync_cli.known_answer import (
     face_inputs,
     student_inputs,
 )
-from avsync_cli.model import CONTRACT_FILE, describe_graphs, load_student, precisions_of
+from avsync_cli.model import load_student
 from avsync_cli.spec import Precision
-from training.contract import write_contract
-from training.whole_file import write_json
+from training.whole_file import write_contract, write_json
 
 REFERENCE_OPSET = 21  # it has no quantisation from before 19
 TOLERANCES: Mapping[Precision, float] = {"fp32": FP32_TOLERANCE, "int8": INT8_TOLERANCE}

@@ -1,10 +1,9 @@
 """The forms of a student on the same validation clips: torch, fp32 and int8, and whether they agree.
 
-V: video windows of a clip. Scores [V, 31] are those of `avsync_cli.scan`.
+V: video windows of a clip. Scores [V, 31] are those of `avsync_cli.offsets`.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,34 +12,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from avsync_cli.contract import CONTRACT_FILE, precisions_of
 from avsync_cli.errors import ConfigError
-from avsync_cli.model import CONTRACT_FILE, load_student, precisions_of
-from avsync_cli.scan import LEADS_FRAMES, average_curve
-from avsync_cli.spec import FACE_CROP_DEFINITION, Precision
+from avsync_cli.model import load_student
+from avsync_cli.offsets import LEADS_FRAMES, average_curve
+from avsync_cli.spec import FACE_CROP_DEFINITION, SAME_OFFSET_FRAMES, Precision
 from export.footprint import Footprint, measure_net, measure_student
-from export.graphs import AnyNet
-from export.trained import CropName, open_trained
-from training.cache import CachedClip, read_manifest, require_grey, require_rgb
-from training.clips import LoadedClip, load_clip
-from training.encoders import MatchNet
+from export.scorers import Scorer, open_scorer, student_scorer
+from export.trained import CropName
+from training.data.cache import CachedClip, read_manifest, require_grey, require_rgb
+from training.data.clips import load_clip
+from training.evaluation.protocol import mean_accuracies
 from training.progress import Progress
-from training.protocol import mean_accuracies
 from training.recipe import Pixels
-from training.token_match import TokenMatchNet
-from training.tokens import match_encoders, network_encoders
-from training.validate import score_clip, student_encoders
 from training.whole_file import write_json
 
 MAX_FP32_DRIFT = 1e-4  # of a score, against torch
 MAX_LOST_POINTS = 0.5  # of int8's accuracy at K=15, against fp32
 MIN_AGREEMENT_PERCENT = 99.0  # of clips, int8 against fp32
-AGREES_FRAMES = 1
 
 _TORCH = "torch"
 _THREADS = (1, 2)
 
 Floats = NDArray[np.float32]
-Scorer = Callable[[LoadedClip, int | None], Floats]  # a clip, and how many frames of it if not all
 
 
 @dataclass(frozen=True)
@@ -119,9 +113,9 @@ def compare_forms(
         raise ConfigError(f"{folder}: has one form only; quantize it, or give --checkpoint")
     scorers: dict[str, Scorer] = {}
     if checkpoint is not None:
-        scorers[_TORCH] = open_scorer(checkpoint, network, pixels, crop)
+        scorers[_TORCH] = open_scorer(checkpoint, network, pixels, crop, zero_ms=student.zero_ms)
     for precision in precisions_of(folder):
-        scorers[precision] = _student_scorer(folder, precision)
+        scorers[precision] = student_scorer(folder, precision)
     scores = _score_all(scorers, cache, chosen)
     if not any(np.isfinite(each).any() for each in scores["fp32"]):
         raise ConfigError(f"{cache}: none of {len(chosen)} clips has a score to compare")
@@ -141,18 +135,6 @@ def compare_forms(
     return Parity(student.name, len(chosen), tuple(forms), _bars(forms))
 
 
-def open_scorer(
-    checkpoint: Path,
-    network: str | None = None,
-    pixels: Pixels | None = None,
-    crop: CropName | None = None,
-) -> Scorer:
-    """Scores of clips by a checkpoint's network in torch. Raises ConfigError or ModelError."""
-    net: AnyNet = open_trained(checkpoint, network=network, pixels=pixels, crop=crop).net
-    encoders = match_encoders(net) if isinstance(net, MatchNet | TokenMatchNet) else network_encoders(net)
-    return lambda clip, frames: score_clip(clip, encoders, max_frames=frames)
-
-
 def lead_of(scores: Floats) -> int | None:
     """The offset of a whole clip in frames; None where it has no score."""
     curve = average_curve(scores)
@@ -164,7 +146,8 @@ def agreement_percent(found: list[Floats], expected: list[Floats]) -> float:
     pairs = [(lead_of(one), lead_of(other)) for one, other in zip(found, expected, strict=True)]
     asked = [(one, other) for one, other in pairs if one is not None or other is not None]
     near = [
-        one is not None and other is not None and abs(one - other) <= AGREES_FRAMES for one, other in asked
+        one is not None and other is not None and abs(one - other) <= SAME_OFFSET_FRAMES
+        for one, other in asked
     ]
     return 100 * float(np.mean(near)) if near else 100.0
 
@@ -175,11 +158,6 @@ def _choose(cache: Path, count: int | None) -> list[CachedClip]:
         raise ConfigError(f"{cache}: holds no clip of the split 'val'")
     places = np.linspace(0, len(clips) - 1, min(count or len(clips), len(clips))).round().astype(int)
     return [clips[place] for place in places]
-
-
-def _student_scorer(folder: Path, precision: Precision) -> Scorer:
-    encoders = student_encoders(load_student(folder, precision=precision))
-    return lambda clip, frames: score_clip(clip, encoders, max_frames=frames)
 
 
 def _precision(name: str) -> Precision:

@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import onnx
 
+from avsync_cli.contract import CONTRACT_FILE, GRAPHS, precisions_of
 from avsync_cli.errors import ConfigError
-from avsync_cli.model import CONTRACT_FILE, GRAPHS, Student, load_student, precisions_of
+from avsync_cli.model import Student, load_student
 from export.half import is_in_half, store_in_half
 from export.int8 import (
     Method,
@@ -24,8 +25,8 @@ from export.int8 import (
 from export.known_answers import add_known_answers
 from export.stretches import Stretch, Stretches, draw_stretches, inputs_of
 from export.student import made_whole, write_graph
-from training.cache import MANIFEST, sha256_of
-from training.contract import write_contract
+from training.data.cache import MANIFEST, sha256_of
+from training.whole_file import write_contract
 
 Storage = Literal["fp32", "fp16"]
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from avsync_cli.contract import Layout
 from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack
-from avsync_cli.model import Layout, audio_inputs, video_inputs
+from avsync_cli.model import audio_inputs, video_inputs
 from avsync_cli.spec import FACE_CROP_DEFINITION, WINDOW_FRAMES
-from training.cache import CachedClip, read_manifest, require_grey, require_rgb
-from training.clips import load_clip
-from training.draws import STRETCH
+from training.data.cache import CachedClip, read_manifest, require_grey, require_rgb
+from training.data.clips import load_clip
+from training.data.draws import STRETCH
 
 CALIBRATED_STRETCHES = 32
 HELD_BACK_STRETCHES = 12

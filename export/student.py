@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from avsync_cli.contract import CONTRACT_FILE, contract, is_calibrated
 from avsync_cli.errors import ConfigError, ModelError
-from avsync_cli.model import CONTRACT_FILE, contract, is_calibrated, load_student
-from avsync_cli.spec import LIP_NUMBERS, MEL_BINS, WINDOW_FRAMES, WINDOW_MEL_STEPS
+from avsync_cli.model import load_student
+from avsync_cli.spec import LIP_NUMBERS, MEL_BINS, UNKNOWN_ZERO_MS, WINDOW_FRAMES, WINDOW_MEL_STEPS
 from export.graphs import Graphs, make_graphs
 from export.known_answers import add_known_answers
 from export.trained import Trained
-from training.contract import write_contract
+from training.whole_file import write_contract
 
 OPSET = 18
 
@@ -42,6 +43,8 @@ def export_student(
             **asdict(graphs.layout),
             "name": name or folder.name,
             "graphs": write_graphs(graphs, made),
+            "zero_ms": 0.0,  # until `training zero` has measured it
+            "zero_uncertainty_ms": UNKNOWN_ZERO_MS,
             "calibration": fitted,
             "training": trained.origin,
         }

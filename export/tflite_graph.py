@@ -69,7 +69,9 @@ class Graph:
 
     def node(self, op_type: str, inputs: Sequence[str], output: str, **attributes: Attribute) -> str:
         """Append one ONNX node with one output; returns the output's name."""
-        self.nodes.append(helper.make_node(op_type, list(inputs), [output], name=output, **attributes))
+        node = helper.make_node(op_type, list(inputs), [output], name=output)
+        node.attribute.extend(helper.make_attribute(key, attributes[key]) for key in sorted(attributes))
+        self.nodes.append(node)
         return output
 
     def initializer(self, name: str, value: NDArray[Any]) -> str:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from training.transformer import EncoderBehaviour, LayerBehaviour, future_mask
-from training.vocalist import Behaviour
+from training.networks.transformer import EncoderBehaviour, LayerBehaviour, future_mask
+from training.networks.vocalist import Behaviour
 
 PAIRS, HEADS = 3, 2
 STUDENT_WIDTH, TEACHER_WIDTH = 6, 16

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import OutputContainer
 
 BITS = 12
 Painter = Callable[[int], np.ndarray]  # picture number -> rgb [H, W, 3]
@@ -74,6 +75,7 @@ def write_clip(
     with av.open(str(path), "w") as container:
         first = paint(0)
         video = container.add_stream(video_codec, rate=fps)
+        assert isinstance(video, av.VideoStream)
         video.width, video.height = first.shape[1], first.shape[0]
         video.pix_fmt = pixel_format
         video.codec_context.time_base = time_base
@@ -81,21 +83,31 @@ def write_clip(
             video.codec_context.gop_size = keyframe_every
         if video_codec == "libx264":
             video.options = {"preset": "ultrafast", "crf": "20"}
-        audio = None
+        audio: av.AudioStream | None = None
         if sound is not None:
-            audio = container.add_stream(audio_codec, rate=rate, layout=layout)
+            added = container.add_stream(audio_codec, rate=rate, layout=layout)
+            assert isinstance(added, av.AudioStream)
+            audio = added
         for number, stamp_s in enumerate(stamps):
             frame = av.VideoFrame.from_ndarray(paint(number), format="rgb24")
             frame.time_base = time_base
             frame.pts = round(stamp_s / time_base)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        if audio is not None:
+        if audio is not None and sound is not None:
             _write_sound(container, audio, sound, rate=rate, layout=layout, start_s=sound_start_s)
     return path
 
 
-def _write_sound(container, stream, sound, *, rate, layout, start_s):
+def _write_sound(
+    container: OutputContainer,
+    stream: av.AudioStream,
+    sound: np.ndarray,
+    *,
+    rate: int,
+    layout: str,
+    start_s: Fraction,
+) -> None:
     channels = len(av.AudioLayout(layout).channels)
     planes = np.broadcast_to(sound, (channels, len(sound))) if sound.ndim == 1 else sound
     block = stream.codec_context.frame_size or 1024

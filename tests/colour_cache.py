@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from synthetic_cache import make_cache
 
-from training.cache import PUBLISHED, read_manifest, sha256_of, video_path, write_arrays, write_manifest
+from training.data.cache import PUBLISHED, read_manifest, sha256_of, video_path, write_arrays, write_manifest
 
 
-def make_colour_cache(folder: Path, **options: int) -> Path:
+def make_colour_cache(folder: Path, *, clips: int = 6, frames: int = 40) -> Path:
     """A cache whose crops have three different channels."""
-    make_cache(folder, **options)
+    make_cache(folder, clips=clips, frames=frames)
     entries = []
     for entry in read_manifest(folder):
         path = video_path(folder, entry.file)

@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from students import write_student
@@ -33,3 +34,19 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folder = tmp_path_factory.mktemp("heads")
     leads_ms = (0, 160, -280, 600)
     return {lead: write_talking_head(folder / f"head{lead}.mp4", audio_lead_ms=lead) for lead in leads_ms}
+
+
+@pytest.fixture(scope="session")
+def teacher_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a tiny teacher (see `recipes`)."""
+    from recipes import save_teacher
+
+    return save_teacher(tmp_path_factory.mktemp("teacher") / "best.pt")
+
+
+@pytest.fixture
+def teacher(teacher_weights: Path) -> dict[str, Any]:
+    """What a recipe says of it."""
+    from recipes import TEACHER
+
+    return TEACHER | {"weights": str(teacher_weights)}

@@ -24,7 +24,9 @@ def join_clips(path: Path, parts: Iterable[tuple[Path, Fraction]]) -> Path:
                     if packet.pts is None or not 0 <= packet.pts * packet.time_base < lasts_s:
                         continue
                     shift = round(begin_s / packet.time_base)
-                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    packet.pts += shift
+                    if packet.dts is not None:
+                        packet.dts += shift
                     packet.stream = streams[packet.stream.type]
                     joined.mux(packet)
             begin_s += lasts_s

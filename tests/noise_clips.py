@@ -1,14 +1,24 @@
 """Clips in memory whose frames hold their own numbers and whose sound is noise of a given level."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from avsync_cli.mel import mel_track
 from avsync_cli.sound import Sound
-from training.cache import CachedClip
-from training.clips import LoadedClip
+from training.data.cache import CachedClip
+from training.data.clips import LoadedClip
 
 
-def made_clip(frames=40, sounds=40, *, first_tick=0, sound_tick=0, level=0.1, domain="wild", name="0"):
+def made_clip(
+    frames: int = 40,
+    sounds: int = 40,
+    *,
+    first_tick: int = 0,
+    sound_tick: int = 0,
+    level: ArrayLike = 0.1,
+    domain: str = "wild",
+    name: str = "0",
+) -> LoadedClip:
     """A clip whose frames and mel steps hold their own numbers, with noise for its sound's energy."""
     entry = CachedClip(f"{domain}/{name}.mp4", "train", "made", domain, False, 0.0, frames)
     crops = np.broadcast_to(np.arange(frames, dtype=np.uint8)[:, None, None], (frames, 48, 96))

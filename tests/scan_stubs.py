@@ -15,6 +15,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
+
 from avsync_cli.batch.run import scan_files
 from avsync_cli.batch.worker import Checker
 from avsync_cli.errors import MediaError, ModelError
@@ -31,6 +33,14 @@ def load_stub(log: Path | None = None) -> Checker:
         with log.open("a") as lines:
             lines.write(f"{os.getpid()}\n")
     return _check
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process still runs; one that ended and was not asked how does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def load_nothing() -> Checker:
@@ -92,7 +102,7 @@ def _refuse() -> None:
     raise MediaError("no sound in it", "no_audio")
 
 
-DEEDS = {
+DEEDS: dict[str, Callable[[], object]] = {
     "hang": partial(time.sleep, 3600),
     "spin": _spin,
     "segfault": partial(ctypes.string_at, 0),

@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from avsync_cli.model import Calibration
+from avsync_cli.confidence import Calibration
 
 # Of the student `match-1`.
-CALIBRATION = Calibration((-0.615, 1.194, 3.123, -0.456, 0.0), min_confidence=0.4, spread_ms=(11.3, 161.9))
+CALIBRATION = Calibration(
+    (-0.615, 1.194, 3.123, -0.456, 0.0, 0.0), min_confidence=0.4, spread_ms=(11.3, 161.9)
+)
 EVENTS = 12  # numbers that a moment consists of
 SPREAD = 2.0  # standard deviation of the scores, as measured on the validation clips
 MARGIN = 160  # ticks of events around the windows

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from avsync_cli.model import CONTRACT_FILE, contract
+from avsync_cli.contract import CONTRACT_FILE, contract
 from avsync_cli.spec import CROP_DEFINITION, FACE_CROP_DEFINITION
 
 UPPER_LIP_Y, LOWER_LIP_Y = 3 * 2 + 1, 3 * 3 + 1  # points 13 and 14 stand third and fourth; y points up
@@ -74,7 +74,7 @@ def _write(folder: Path, graphs: dict[str, onnx.GraphProto], changes: dict[str, 
         (folder / f"{name}.onnx").write_bytes(data)
         entries[name] = {"file": f"{name}.onnx", "sha256": hashlib.sha256(data).hexdigest()}
     declared = contract() | LAYOUT | {"name": "lips-and-loudness", "graphs": entries}
-    declared |= {"calibration": CALIBRATION}
+    declared |= {"zero_ms": 0.0, "zero_uncertainty_ms": 0.0, "calibration": CALIBRATION}
     (folder / CONTRACT_FILE).write_text(json.dumps(declared | changes))
     return folder
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from avsync_cli.mel import mel_track
 from avsync_cli.sound import Sound
-from training.cache import CachedClip, audio_path, sha256_of, video_path, write_arrays, write_manifest
+from training.data.cache import CachedClip, audio_path, sha256_of, video_path, write_arrays, write_manifest
 
 DOMAINS = ("wild", "broadcast", "generated", "lab")  # all that the shipped configurations name
 

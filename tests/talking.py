@@ -29,14 +29,17 @@ def voice(loudness: np.ndarray, *, seed: int = 0) -> np.ndarray:
     envelope = np.interp(time_s, np.arange(len(loudness)) / 100, loudness)
     buzz = np.sign(np.sin(2 * np.pi * 130 * time_s))
     noise = np.random.default_rng(seed).standard_normal(samples)
-    return (envelope * (0.15 * buzz + 0.05 * noise)).astype(np.float32)
+    sound: np.ndarray = (envelope * (0.15 * buzz + 0.05 * noise)).astype(np.float32)
+    return sound
 
 
 class TalkingHead:
     """Paints the portrait with its mouth opened by `loudness` at the time of each picture."""
 
     def __init__(self, loudness: np.ndarray, *, fps: Fraction, side: int = 256) -> None:
-        self.rgb = cv2.cvtColor(cv2.imread(str(PORTRAIT)), cv2.COLOR_BGR2RGB)
+        portrait = cv2.imread(str(PORTRAIT))
+        assert portrait is not None
+        self.rgb = cv2.cvtColor(portrait, cv2.COLOR_BGR2RGB)
         self.rgb = cv2.resize(self.rgb, (side, side), interpolation=cv2.INTER_AREA)
         self.loudness, self.fps = loudness, fps
         self.mouth = _mouth_of(self.rgb)

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_cache import make_cache
 
-from avsync_cli.scan import LEADS_FRAMES
-from training.audit import Auditor, anchor, audit, correct_clips, estimate_lead, write_corrections
-from training.cache import CachedClip
-from training.clips import load_clips
-from training.corpus import Correction, read_corrections
-from training.validate import Encoders
+from avsync_cli.offsets import LEADS_FRAMES
+from training.data.cache import CachedClip
+from training.data.clips import load_clips
+from training.data.corpus import Correction, read_corrections
+from training.evaluation.audit import Auditor, anchor, audit, correct_clips, estimate_lead, write_corrections
+from training.evaluation.score_clips import Encoders
 
 RATE = 48_000
 
@@ -110,6 +110,12 @@ def test_zero_stays_where_the_anchors_put_it():
     found, by_ms = anchor(moved, before)
     assert by_ms == 20
     assert [c.advance_ms for c in found.values()] == [30, 10, 50]
+    assert anchor(moved, before, ()) == (moved, 0.0)
+
+
+def test_two_clips_are_not_drawn_together():
+    _, found, _ = corrected([0.0, 4.0], [200, 200], noise=0.5)
+    assert found == pytest.approx([0.0, 4.0], abs=0.3)
 
 
 def loudness_encoders():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from avsync_cli.lips import LIP_MIRROR
-from training import augment, augment_mel
 from training.config import AugmentConfig
+from training.data import augment, augment_mel
 
 ALL, NONE = torch.ones(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)
 FIRST = torch.tensor([True, False, False])

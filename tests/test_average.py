@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from avsync_cli.errors import ConfigError, ModelError
 from training.__main__ import app
-from training.average import average_checkpoints
-from training.checkpoint import averaged_net, load_checkpoint, save_checkpoint
-from training.match import CHECKPOINT, train
+from training.loops.loop import LAST
+from training.loops.match import train
+from training.weights.average import average_checkpoints
+from training.weights.match_checkpoint import averaged_net, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,8 @@ def runs(tmp_path_factory):
     paths = []
     for seed in (1, 2):
         other = replace(config, seed=seed, model=replace(SMALL, dropout=0.1 * seed))
-        assert train(other, folder / str(seed), start=folder / "start" / CHECKPOINT)
-        paths.append(folder / str(seed) / CHECKPOINT)
+        assert train(other, folder / str(seed), start=folder / "start" / LAST)
+        paths.append(folder / str(seed) / LAST)
     return config, paths
 
 
@@ -82,7 +83,7 @@ def test_a_place_that_cannot_be_written_is_one_error(runs, tmp_path):
 def test_an_average_is_not_resumed(runs, tmp_path):
     _, paths = runs
     run = tmp_path / "run"
-    output = run / CHECKPOINT
+    output = run / LAST
     assert CliRunner().invoke(app, ["average", *map(str, paths), "-o", str(output)]).exit_code == 0
     with pytest.raises(ConfigError, match="an average"):
         train(load_checkpoint(output).config, run, resume=True)
@@ -90,15 +91,16 @@ def test_an_average_is_not_resumed(runs, tmp_path):
 
 def test_what_cannot_be_averaged_is_refused(runs, tmp_path):
     config, paths = runs
-    with pytest.raises(ConfigError, match="two checkpoints"):
-        average_checkpoints(paths[:1])
+    alone = average_checkpoints(paths[:1])
+    kept = load_checkpoint(paths[0]).average
+    assert all(torch.equal(value, kept[key]) for key, value in alone.average.items())
     with pytest.raises(ModelError, match="absent"):
         average_checkpoints([paths[0], tmp_path / "absent.pt"])
     elsewhere = replace(config, cache=str(make_cache(tmp_path / "cache", frames=60)))
     assert train(elsewhere, tmp_path / "elsewhere", start=paths[0])
     with pytest.raises(ConfigError, match="another cache"):
-        average_checkpoints([paths[0], tmp_path / "elsewhere" / CHECKPOINT])
+        average_checkpoints([paths[0], tmp_path / "elsewhere" / LAST])
     wider = replace(config, model=replace(SMALL, lips_width=24))
     assert train(wider, tmp_path / "wider")
     with pytest.raises(ConfigError, match="other sizes"):
-        average_checkpoints([paths[0], tmp_path / "wider" / CHECKPOINT])
+        average_checkpoints([paths[0], tmp_path / "wider" / LAST])

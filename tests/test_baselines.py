@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from training.baselines import (
+from training.evaluation.torch_encoders import score_embeddings
+from training.networks.two_stream import (
     TWO_STREAM,
     TWO_STREAM_SMALL,
     TwoStream,
     contrastive_loss,
     multiway_loss,
     pair_distances,
-    score_embeddings,
 )
 
 

@@ -21,7 +21,7 @@ def paths_in(results: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, heads) -> Path:
-    """Videos in sync, out of sync and undetermined, one that is broken and one that is none."""
+    """Videos in sync and out of it, one by more than the usual range, one broken, and a file that is none."""
     folder = tmp_path_factory.mktemp("videos")
     for lead_ms, path in heads.items():
         shutil.copy(path, folder / f"lead{lead_ms}.mp4")
@@ -64,10 +64,10 @@ def test_the_table_counts_and_the_gravest_answer_is_the_exit_code(scanned):
     result, out = scanned
     assert result.returncode == 4
     text = result.stdout
-    for words in ("5", "20.0%  in sync", "40.0%  out of sync", "furthest out of sync", "unreadable", "█"):
+    for words in ("5", "20.0%  in sync", "60.0%  out of sync", "furthest out of sync", "unreadable", "█"):
         assert words in text
     assert "5 of 5 files" in result.stderr
-    assert json.loads((out / "s.json").read_text())["statuses"]["out_of_sync"] == 2
+    assert json.loads((out / "s.json").read_text())["statuses"]["out_of_sync"] == 3
     with (out / "r.csv").open(newline="") as file:
         assert [Path(row["path"]).name for row in csv.DictReader(file)].count("broken.mp4") == 1
     assert (out / "r.parquet").read_bytes().startswith(b"PAR1")
@@ -190,3 +190,26 @@ def test_the_help_names_every_option():
         assert option in text
     for option in ("--tolerance", "--model", "--copy-limit", "--quiet"):
         assert option in text
+
+
+def test_what_is_out_of_sync_is_fixed_once(tmp_path, heads, handmade):
+    """Also where an earlier scan without --fix, or one that was stopped, left it."""
+    folder, results = tmp_path / "videos", tmp_path / "r.jsonl"
+    folder.mkdir()
+    for lead_ms in (0, 160):
+        shutil.copy(heads[lead_ms], folder / f"lead{lead_ms}.mp4")
+    arguments = ("scan", folder, "-o", results, "--model", handmade, "--jobs", 1)
+    assert avsync(*arguments).returncode == 1
+    fixed = avsync(*arguments, "--resume", "--fix")
+    assert "1 fixed, 0 not fixed" in fixed.stdout, fixed.stderr
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "lead0.mp4",
+        "lead160.mp4",
+        "lead160.synced.mp4",
+    ]
+    copy = folder / "lead160.synced.mp4"
+    written = copy.stat().st_mtime_ns
+    again = avsync(*arguments, "--resume", "--fix")
+    assert "0 fixed, 0 not fixed" in again.stdout
+    assert copy.stat().st_mtime_ns == written
+    assert records_of(results)["lead160.synced.mp4"]["status"] == "in_sync"

@@ -84,3 +84,19 @@ def test_a_bucket_that_is_not_there_is_one_line(store, tmp_path):
     assert result.stderr.startswith("avsync: s3://nothing/in: ")
     assert result.stderr.count("\n") == 1
     assert (tmp_path / "r.jsonl").read_bytes() == b""
+
+
+def test_a_check_copies_video_and_sound_from_where_they_are(store, tmp_path, heads, handmade):
+    address, client = store
+    client.upload_file(str(heads[160]), "videos", "checked/head.mp4")
+    environment = KEYS | {"AWS_ENDPOINT_URL": address, "TMPDIR": str(tmp_path)}
+    name = "s3://videos/checked/head.mp4"
+    for extra in ((), ("--audio", name)):
+        result = avsync("check", name, *extra, "--json", "--model", handmade, **environment)
+        report = json.loads(result.stdout)
+        assert (result.returncode, report["file"], report["status"]) == (1, name, "out_of_sync")
+    missing = avsync("check", "s3://videos/none.mp4", "--model", handmade, **environment)
+    assert missing.returncode == 4
+    assert missing.stderr.startswith("avsync: s3://videos/none.mp4: ")
+    assert missing.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -1,11 +1,9 @@
 """The results file: every line whole, nothing lost, nothing twice, whatever ends the scan and wherever."""
 
 import csv
-import fcntl
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -18,13 +16,15 @@ from hypothesis import strategies as st
 from scan_stubs import LIMITS, PROGRAM, load_stub, wait_until, write_files
 
 from avsync_cli.batch.journal import open_journal, read_answers
+from avsync_cli.batch.progress import ScanProgress
 from avsync_cli.batch.records import FileError, Item, encode_record, make_record
 from avsync_cli.batch.run import scan_files
 from avsync_cli.batch.summary import summarise
-from avsync_cli.batch.tables import COLUMNS, check_outputs, write_csv, write_parquet
+from avsync_cli.batch.tables import COLUMNS, check_outputs, write_csv, write_faces, write_parquet
 from avsync_cli.errors import ConfigError, ModelError, ScanError
+from avsync_cli.escapes import printable
 from avsync_cli.report import ModelId, Report
-from avsync_cli.spec import Tolerance
+from avsync_cli.spec import REPORT_SCHEMA_VERSION, Tolerance
 
 MODEL = ModelId("a student", "5" * 64)
 
@@ -44,13 +44,14 @@ def paths_in(results: Path) -> list[str]:
     return [json.loads(line)["path"] for line in results.read_bytes().splitlines()]
 
 
-def test_killed_at_20_random_moments_nothing_is_lost_and_nothing_twice(tmp_path):
+@pytest.mark.parametrize("times", [6, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.repeats])])
+def test_killed_at_random_moments_nothing_is_lost_and_nothing_twice(tmp_path, times):
     rng = random.Random(6)
     files = write_files(tmp_path / "in", *["sleep 0.005 lead 0"] * 400)
     results = tmp_path / "out.jsonl"
     command = [sys.executable, PROGRAM, tmp_path / "in", results, "--resume"]
     kept = b""
-    for _ in range(20):
+    for _ in range(times):
         process = subprocess.Popen(command)
         wait_until(lambda: results.exists() and results.stat().st_size > len(kept))  # noqa: B023
         time.sleep(rng.uniform(0, 0.05))
@@ -59,7 +60,7 @@ def test_killed_at_20_random_moments_nothing_is_lost_and_nothing_twice(tmp_path)
         now = results.read_bytes()
         assert now.startswith(kept), "what was answered before is still there"
         kept = now[: now.rfind(b"\n") + 1]
-    assert kept.count(b"\n") < len(files), "all 20 came in the middle"
+    assert kept.count(b"\n") < len(files), "all came in the middle"
     assert subprocess.run(command, check=True).returncode == 0
     assert results.read_bytes().startswith(kept)
     assert sorted(paths_in(results)) == sorted(map(str, files))
@@ -107,9 +108,9 @@ def test_a_line_torn_anywhere_is_cut_off_and_its_file_done_again(tmp_path):
     [
         (b"a video, a letter, anything", "not a results file"),
         (b"a letter\nof two lines", "line 1: is not a result"),
-        (b'{"schema_version": 1}\n', "line 1: is not a result"),
+        (b'{"schema_version": %d}\n' % REPORT_SCHEMA_VERSION, "line 1: is not a result"),
         (encode_record(make_line("/a")) + b"[]\n", "line 2: is not a result"),
-        (encode_record(make_line("/a") | {"schema_version": 2}), "has version 2"),
+        (encode_record(make_line("/a") | {"schema_version": 1}), "has version 1"),
         (encode_record(make_line("/a") | {"limits_ms": [-60.0, 40.0]}), "--tolerance -60,40"),
     ],
 )
@@ -133,10 +134,29 @@ def test_two_scans_never_write_to_one_file(tmp_path):
         open_journal(results, limits=LIMITS, resume=True),
     ):
         pass
+    for _ in range(2):  # free again
+        with open_journal(results, limits=LIMITS):
+            pass
+
+
+def test_a_scan_keeps_other_processes_out_through_a_link_too(tmp_path):
+    """And lets them in once it is over, or was killed."""
+    results, link = tmp_path / "out.jsonl", tmp_path / "link.jsonl"
+    results.touch()
+    link.symlink_to(results)
+    code = (
+        "import sys, time; from avsync_cli.batch.journal import open_journal; "
+        "from avsync_cli.spec import parse_tolerance\n"
+        "with open_journal(sys.argv[1], limits=parse_tolerance('itu-detect')):\n"
+        "    print('open', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, link], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "open\n"
+        with pytest.raises(ConfigError, match="another scan"), open_journal(results, limits=LIMITS):
+            pass
+        process.kill()
     with open_journal(results, limits=LIMITS):
         pass
-    with results.open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # free again
 
 
 @pytest.mark.parametrize("place", ["missing/out.jsonl", "."])
@@ -147,6 +167,7 @@ def test_a_place_that_cannot_hold_results_is_refused(tmp_path, place):
 
 def test_a_full_disk_ends_the_scan_and_keeps_the_lines_that_fit(tmp_path):
     """The limit of the process stands for the disk's: a write that stops in the middle of a line."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limits")
     line = encode_record(make_line("/a"))
     results = tmp_path / "out.jsonl"
     with open_journal(results, limits=LIMITS) as journal:
@@ -239,7 +260,10 @@ def test_tables_say_what_the_lines_say(tmp_path):
     table = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert list(rows[0]) == list(table[0]) == list(COLUMNS)
     shown = [*names[:-1], "/\\udcff"]
-    assert [row["path"] for row in rows] == [row["path"] for row in table] == shown
+    assert [row["path"] for row in table] == shown
+    kept = [name if "\n" in name else printable(name) for name in names]  # a cell keeps its ends of lines
+    assert [row["path"] for row in rows] == kept
+    assert [row["file"] for row in rows] == [row["path"] for row in rows]
     assert [row["audio_lead_ms"] for row in table] == leads_ms
     assert [row["audio_lead_ms"] for row in rows] == ["0", "1.5", "", "80", "2", "3"]
     assert {row["size"] for row in table} == {1}
@@ -294,3 +318,46 @@ def test_limits_that_only_look_different_are_the_same(tmp_path):
         journal.append(make_line("/a"))
     with open_journal(tmp_path / "out.jsonl", limits=Tolerance(-125, 45), resume=True) as journal:
         assert len(journal) == 1
+
+
+def test_every_face_is_a_row(tmp_path):
+    track = {
+        "start_s": 1.0,
+        "end_s": 2.0,
+        "box": [10.0, 20.0, 40.0, 70.0],
+        "audio_lead_ms": None,
+        "confidence": 0.5,
+        "speaking": None,
+        "mouth_motion": 0.1,
+        "yaw_degrees": -12.5,
+        "curve": [0.1, 0.5, None, 0.2],
+    }
+    lines = [
+        make_line("/a") | {"tracks": [track, track | {"speaking": True}]},
+        make_line("/b") | {"tracks": []},
+    ]
+    write_faces(lines, tmp_path / "faces.csv")
+    with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["path"], row["face"], row["speaking"]) for row in rows] == [
+        ("/a", "1", ""),
+        ("/a", "2", "True"),
+    ]
+    assert [rows[0][name] for name in ("x0", "width", "height", "curve_peak")] == [
+        "10.0",
+        "30.0",
+        "50.0",
+        "0.5",
+    ]
+    assert float(rows[0]["curve_peak_over_median"]) == pytest.approx(0.3)
+    pq = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
+    write_faces(lines, tmp_path / "faces.parquet")
+    assert [row["speaking"] for row in pq.read_table(tmp_path / "faces.parquet").to_pylist()] == [None, True]
+
+
+def test_a_resumed_scan_shares_what_was_answered_before(capsys):
+    with ScanProgress(4, shown=True) as progress:
+        for status in ("in_sync", "in_sync", "error"):
+            progress.skip(status)
+        progress.count("out_of_sync")
+    assert "4 of 4 files, 3 answered before, 50% in sync, 25% out of sync" in capsys.readouterr().err

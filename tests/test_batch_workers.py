@@ -10,16 +10,25 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from scan_stubs import LIMITS, PROGRAM, load_and_die, load_nothing, load_stub, wait_until, write_files
+from scan_stubs import (
+    LIMITS,
+    PROGRAM,
+    is_alive,
+    load_and_die,
+    load_nothing,
+    load_stub,
+    wait_until,
+    write_files,
+)
 
-from avsync_cli.batch.limits import LEAST_BYTES_PER_S, check_time_s, count_jobs, free_memory_bytes
-from avsync_cli.batch.progress import Progress
+from avsync_cli.batch import limits
+from avsync_cli.batch.limits import LEAST_BYTES_PER_S, check_time_s, count_jobs
 from avsync_cli.batch.records import Item
 from avsync_cli.batch.run import scan_files
-from avsync_cli.batch.sources import examine
 from avsync_cli.batch.worker import Settings
 from avsync_cli.batch.workers import Worker
 from avsync_cli.errors import ModelError, ScanError
+from avsync_cli.machine import count_cores, free_memory_bytes
 from avsync_cli.report import Report
 
 SETTINGS = Settings(load_stub, LIMITS)
@@ -120,7 +129,7 @@ def test_a_killed_scan_leaves_no_worker_and_no_folder_behind(tmp_path, words):
     assert len(list(temporary.glob("avsync-*"))) == 2
     process.kill()
     process.wait()
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in log.read_text().split()))
+    wait_until(lambda: not any(is_alive(int(pid)) for pid in log.read_text().split()))
     assert not list(temporary.glob("avsync-*"))
 
 
@@ -149,25 +158,22 @@ def test_a_worker_that_cannot_be_started_leaves_no_folder(tmp_path, monkeypatch)
 
 def test_files_in_work_are_watched_while_others_are_skipped(tmp_path, monkeypatch):
     """Every look at a file is slow, as on a tired file server: the hanging one is still given up in time."""
-    files = write_files(tmp_path / "in", *["lead 0"] * 60)
+    hung, *files = write_files(tmp_path / "in", "hang", *["lead 0"] * 60)
     results = tmp_path / "results.jsonl"
     scan_files([str(path) for path in files], results, load=load_stub, jobs=2)
-    hung = tmp_path / "in" / "hang.mp4"
-    hung.write_text("hang")
+    skipped = {str(path) for path in files}
+    stat, seen = os.stat, []
 
-    def look(item: Item) -> Item:
-        time.sleep(0.4)
-        return examine(item)
+    def look_slowly(path, *arguments, **keywords):
+        if str(path) in skipped:
+            seen.append(b"timeout" in results.read_bytes())
+            time.sleep(0 if seen[-1] else 0.4)
+        return stat(path, *arguments, **keywords)
 
-    monkeypatch.setattr("avsync_cli.batch.run.examine", look)
-    given_up: list[bool] = []
-    count = Progress.count
-    monkeypatch.setattr(
-        Progress, "count", lambda self, status: (given_up.append(self._skipped < 50), count(self, status))
-    )
-    sources = [str(path) for path in (hung, *files)]
-    scan_files(sources, results, load=load_stub, jobs=2, resume=True, timeout_s=1)
-    assert given_up == [True]
+    monkeypatch.setattr(os, "stat", look_slowly)
+    scan_files([str(hung.parent)], results, load=load_stub, jobs=2, resume=True, timeout_s=1)
+    assert not seen[0]
+    assert seen[-1], "its answer was written before the last of the others was looked at"
 
 
 FALSE_MESSAGES = [
@@ -176,6 +182,8 @@ FALSE_MESSAGES = [
     '{"allowed_s": NaN}',
     '{"allowed_s": -1}',
     '{"allowed_s": 1e999}',
+    '{"share": 2}',
+    '{"share": "half"}',
     '{"failure": ["unheard of", "x"]}',
     '{"report": {}}',
     '{"report": [1, 2]}',
@@ -204,6 +212,14 @@ def test_a_worker_cannot_give_itself_more_time_than_the_user_did(tmp_path):
     assert time.monotonic() - begin < 60
 
 
+def test_one_that_stands_still_is_given_up_long_before_its_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "STILL_S", 5.0)
+    write_files(tmp_path / "in", "hang", "lead 0")
+    records = scan(tmp_path / "in", jobs=1)
+    assert [record["reason"] for _, record in sorted(records.items())] == ["timeout", None]
+    assert "stood still for" in records["000.mp4"]["message"]
+
+
 def test_time_grows_with_the_video_but_not_with_what_it_claims():
     minute, hour = check_time_s(60, 10**9), check_time_s(3600, 10**9)
     assert minute < hour < 60 * minute
@@ -213,7 +229,7 @@ def test_time_grows_with_the_video_but_not_with_what_it_claims():
 
 
 def test_jobs_follow_memory_and_cores():
-    assert 1 <= count_jobs(1) <= len(os.sched_getaffinity(0))
+    assert 1 <= count_jobs(1) <= count_cores()
     assert count_jobs(1 << 60) == 1
 
 

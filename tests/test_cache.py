@@ -6,8 +6,8 @@ import pytest
 from synthetic_cache import make_cache
 
 from avsync_cli.errors import ConfigError
-from training.cache import read_manifest
-from training.shards import read_index, write_shards
+from training.data.cache import read_manifest
+from training.data.shards import read_index, write_shards
 
 FIRST_TERMS = {  # what the first caches declared, beside what has stayed
     "format": "avsync-student",

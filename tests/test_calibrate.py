@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from students import write_student
 
+from avsync_cli.confidence import Calibration
 from avsync_cli.errors import ConfigError
-from avsync_cli.model import Calibration, load_student
-from training.calibrate import (
+from avsync_cli.model import load_student
+from training.evaluation.calibrate import (
     MAX_FALSE_SYNC,
     MAX_WRONG_PEAKS,
     MISMATCHED_PRIOR,
@@ -18,7 +19,7 @@ from training.calibrate import (
     prior_weights,
     write_calibration,
 )
-from training.examples import MUSIC, OTHER, Example
+from training.evaluation.calibration_examples import MUSIC, OTHER, Example
 
 
 def made_up_examples(count: int, seed: int = 0) -> list[Example]:
@@ -52,7 +53,7 @@ def test_few_of_the_accepted_are_wrong_and_the_spread_covers_them():
     accepted = [
         example
         for example, sure in zip(unseen, confidence_of(calibration, unseen), strict=True)
-        if sure >= calibration.min_confidence
+        if sure >= calibration.least_confidence(example.windows)
     ]
     assert len(accepted) > 1000
     assert np.mean([example.is_wrong_peak for example in accepted]) < MAX_WRONG_PEAKS + 0.01
@@ -130,8 +131,8 @@ def test_mismatched_sound_is_seldom_said_to_be_in_sync():
         features = np.array([1.0, rng.uniform(0, 3), rng.beta(1, 3), np.log(50), 0.0])
         examples.append(Example(number, features, 50, 0.0, None, at_edge=False, condition=OTHER))
     calibration = fit(examples)
-    assert calibration.min_confidence > fit(examples[:4000]).min_confidence
-    sure = confidence_of(calibration, examples[4000:]) >= calibration.min_confidence
+    assert calibration.least_confidence(50) > fit(examples[:4000]).least_confidence(50)
+    sure = confidence_of(calibration, examples[4000:]) >= calibration.least_confidence(50)
     assert 0 < sure.mean() <= MAX_FALSE_SYNC
     # Music that is never taken for speech makes no room for more of other voices.
     music = [
@@ -139,7 +140,7 @@ def test_mismatched_sound_is_seldom_said_to_be_in_sync():
         for n in range(2000)
     ]
     with_music = fit([*examples, *music])
-    sure = confidence_of(with_music, examples[4000:]) >= with_music.min_confidence
+    sure = confidence_of(with_music, examples[4000:]) >= with_music.least_confidence(50)
     assert 0 < sure.mean() <= MAX_FALSE_SYNC + 0.005
 
 
@@ -163,7 +164,7 @@ def test_calibration_error_of_a_known_case():
 
 def test_a_calibration_is_written_into_the_artefact_and_read_back(tmp_path):
     folder = write_student(tmp_path / "student", calibration=None)
-    calibration = Calibration((-1.0, 0.5, 2.0, 0.1, 1.0), 0.7, (30.0, 120.0))
+    calibration = Calibration((-1.0, 0.5, 2.0, 0.1, 1.0, 0.5), 0.7, (30.0, 120.0))
     write_calibration(folder, calibration)
     assert load_student(folder).calibration == calibration
     assert json.loads((folder / "model.json").read_text())["name"] == "lips-and-loudness"

@@ -12,16 +12,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack
-from training.checkpoint import load_checkpoint
-from training.clips import Sampler, Section, load_clips, make_batch
-from training.compact import COMPACT, EDGE, REACH_FRAMES, REACH_MEL_STEPS, CompactDims, CompactNet
 from training.config import DataConfig, MatchConfig, ModelConfig, OptimiserConfig
-from training.match import CHECKPOINT, train
-from training.relations import ALL_LAYERS, compare_layers
-from training.token_match import make_match_net, windows_of
-from training.tokens import match_encoders
-from training.validate import score_clip
-from training.vocalist import Reach
+from training.data.clips import Sampler, Section, load_clips, make_batch
+from training.evaluation.score_clips import score_clip
+from training.evaluation.torch_encoders import match_encoders
+from training.loops.loop import LAST
+from training.loops.match import train
+from training.losses.relations import ALL_LAYERS, compare_layers
+from training.networks.compact import COMPACT, EDGE, REACH_FRAMES, REACH_MEL_STEPS, CompactDims, CompactNet
+from training.networks.token_match import make_match_net, windows_of
+from training.reach import Reach
+from training.weights.match_checkpoint import load_checkpoint
 
 SIZES = ModelConfig(video_widths=(4, 4, 8), video_blocks=(1, 1, 1), lips_width=8)
 TINY = CompactDims("tiny", 16, SIZES, audio_widths=(4, 4, 8, 8), heads=2, layers=1)
@@ -143,8 +144,8 @@ def test_edge_encoders_train_from_the_trunk_of_a_student(cache, tmp_path):
     config = edge_config(cache)
     window = replace(config, network="window", model=replace(ModelConfig(), audio_widths=(4, 4, 4, 4)))
     assert train(window, tmp_path / "window")
-    assert train(config, tmp_path / "edge", start=tmp_path / "window" / CHECKPOINT)
-    begun, trained = (load_checkpoint(tmp_path / run / CHECKPOINT) for run in ("window", "edge"))
+    assert train(config, tmp_path / "edge", start=tmp_path / "window" / LAST)
+    begun, trained = (load_checkpoint(tmp_path / run / LAST) for run in ("window", "edge"))
     key = "video_encoder.lips.1.weight"
     near = trained.average[key.replace("encoder.", "encoder.trunk.")]
     assert not torch.equal(near, begun.average[key])
@@ -159,7 +160,7 @@ def scores_in_batch(net, section, windows):
     """Scores of a section's windows [W] against its sounds [W] as they are in training."""
     batch = make_batch([section], windows, 0, reach=net.reach)
     with torch.no_grad():
-        out = net(batch.crops, batch.lips, batch.mel, batch)
+        out = net(batch.crops, batch.lips, batch.mel, batch.video_rows, batch.audio_steps)
     pairs = (out.video * out.video_gate.unsqueeze(1)) @ out.audio.T
     return pairs.numpy(), batch.validity
 

@@ -10,10 +10,10 @@ import pytest
 from matplotlib.image import imread
 
 from avsync_cli.errors import ConfigError
-from training.compare import compare, rows_of_bars, rows_of_sizes, runs_of_ratios
-from training.plots import plot_bars, plot_ratios, plot_sizes
-from training.published import PUBLISHED
-from training.runs import find_folders, gather_rows, read_run
+from training.reproduction.compare import compare, rows_of_bars, rows_of_sizes, runs_of_ratios
+from training.reproduction.plots import plot_bars, plot_ratios, plot_sizes
+from training.reproduction.published import PUBLISHED
+from training.reproduction.runs import find_folders, gather_rows, read_run
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("5", "7", "9", "11", "13", "15", "clip")
@@ -74,9 +74,9 @@ def test_seeds_of_a_label_are_one_row_with_mean_and_spread(tmp_path):
     # The standard deviation of two values 3 apart is 3 / sqrt(2).
     figures = [f"{61.5 + place:.2f} ± 2.12" for place in range(7)]
     assert cells(text, "MTD") == [
-        "MTD", "Table 1", "mtdvocalist-edge", "13.281 M", "1, 2", "800", *figures
+        "MTD", "Table 1", "mtdvocalist-edge", "13.281 M", "1, 2", "800", *figures, "50.00 ± 0.00"
     ]  # fmt: skip
-    assert cells(text, "BCE")[4:] == ["1", "800", *(f"{50.5 + place:.2f}" for place in range(7))]
+    assert cells(text, "BCE")[4:] == ["1", "800", *(f"{50.5 + place:.2f}" for place in range(7)), "50.00"]
     assert text.index("| MTD |") < text.index("| BCE |")
 
 
@@ -86,7 +86,7 @@ def test_a_run_without_a_label_is_called_by_its_name(tmp_path):
 
 def test_another_group_and_figures_that_are_not_there(tmp_path):
     text = run([write_run(tmp_path / "mtd")], tmp_path / "out", group="lab")
-    assert cells(text, "MTD")[6:] == ["11.00", "-", "-", "-", "-", "-", "100.00"]
+    assert cells(text, "MTD")[6:] == ["11.00", "-", "-", "-", "-", "-", "100.00", "50.00"]
 
 
 def test_plots_without_data_are_left_out_and_the_text_says_why(tmp_path):
@@ -248,18 +248,66 @@ def test_what_keeps_rows_from_being_comparable_is_said(tmp_path):
 
 def test_published_figures_are_those_of_the_text(tmp_path):
     """Their differences are also given in words (abstract and section 4.2)."""
-    k5 = {entry.label: entry.percent[0] for entry in PUBLISHED}
+    k5 = {entry.label: entry.percent["5"] for entry in PUBLISHED}
     gaps = {name: round(k5["MTD"] - k5[name], 2) for name in k5}
     said = {"SyncNet": 15.65, "Perfect Match": 3.35, "KD": 10.58, "RKD": 5.39, "MiniLM*": 5.85}
     assert gaps.items() >= (said | {"FitNets": 0.64}).items()
-    assert all(tuple(sorted(entry.percent)) == entry.percent for entry in PUBLISHED)
+    assert all(sorted(row.percent.values()) == list(row.percent.values()) for row in PUBLISHED)
     folder = write_run(tmp_path / "ours", label="ours")
     assert "Published" not in run([folder], tmp_path / "out")
     text = run([folder], tmp_path / "out", published=True)
-    assert cells(text, "AVST") == [
-        "AVST", "Fig. 2 (arXiv:2210.15563)", "42.4 M", "92.0", "95.5", "97.7", "98.8", "99.3", "99.6"
-    ]  # fmt: skip
+    source = "Fig. 2 (arXiv:2210.15563), in numbers in its authors' logs"
+    figures = ["92.0", "95.5", "97.7", "98.8", "99.3", "99.6"]
+    assert cells(text, "AVST") == ["AVST", source, "42.4 M", *figures]
     assert text.index("| ours |") < text.index("## Published figures") < text.index("| AVST |")
+
+
+def with_published(folder, **percent):
+    """The figures that `evaluate` counts by the published rule."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["protocol"][0]["published"] = {name.removeprefix("k"): value for name, value in percent.items()}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+def test_the_paper_and_ours_are_compared_by_the_published_rule_alone(tmp_path):
+    folders = [
+        with_published(write_run(tmp_path / f"mtd{seed}", seed=seed, k5=12.0), k5=k5, k15=99.0)
+        for seed, k5 in ((1, 90.0), (2, 93.0))
+    ]
+    folders.append(write_run(tmp_path / "kd", label="KD"))  # measured before the rule was counted
+    text = run(folders, tmp_path / "out", published=True).partition("## The paper and ours")[2]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "MTD" in line
+    ]
+    assert lines == [
+        ["Table 1", "MTD", "paper", "91.45", "95.75", "97.99", "98.95", "99.46", "99.68", ""],
+        ["Table 1", "MTD", "ours", "91.50 ± 2.12", "-", "-", "-", "-", "99.00 ± 0.00", "2"],
+        ["Table 1", "MTD", "difference", "+0.05", "-", "-", "-", "-", "-0.68", "2"],
+    ]
+    assert "KD" not in text
+
+
+def test_what_the_paper_says_in_words_is_compared_too(tmp_path):
+    watched = [(100, (4.0, 2.0, 8.0)), (200, (1.0, 1.0, 8.0))]
+    folders = [
+        with_published(write_run(tmp_path / label, experiment="Fig. 3", label=label), k5=k5)
+        for label, k5 in (("Uniform", 91.0), ("AW-13D", 91.4))
+    ]
+    folders.append(write_run(tmp_path / "fig4", experiment="Fig. 4", observed=watched))
+    text = run(folders, tmp_path / "out", published=True)
+    assert "AW-13D less Uniform at K=5: paper +0.15, ours +0.40." in text
+    assert "AW-25D" not in text
+    assert "over its maximum: MTD 0.25, Last-MTD 0.50, FitNets 1.00. Paper: MTD falls" in text
+
+
+def test_the_best_f1_is_that_of_the_rule_that_chose(tmp_path):
+    folder = write_run(tmp_path / "mtd")
+    (folder / "val.csv").write_text("step,f1,f1_published\n1,0.9,0.6\n2,0.8,0.7\n")
+    assert read_run(folder, group="all").percent["val f1"] == pytest.approx(70)
+    (folder / "val.csv").write_text("step,f1\n1,x\n")
+    with pytest.raises(ConfigError, match=r"val\.csv: not a table of validations"):
+        read_run(folder, group="all")
 
 
 def test_the_command(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from avsync_cli.errors import ConfigError
-from training.distillation import (
+from training.losses.distillation import (
     KD,
     MTD,
     NMTD,
@@ -25,8 +25,8 @@ from training.distillation import (
     rkd_distance_loss,
     uncertainty_weighted,
 )
-from training.relations import ALL_LAYERS, PUBLISHED_CODE, PUBLISHED_PAPER
-from training.vocalist import Behaviour, Dims, VocaList
+from training.losses.relations import ALL_LAYERS, PUBLISHED_CODE, PUBLISHED_PAPER
+from training.networks.vocalist import Behaviour, Dims, VocaList
 
 LABELS = torch.tensor([1.0, 0.0, 1.0])
 METHODS: dict[str, Callable[[], nn.Module]] = {

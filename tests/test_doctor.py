@@ -14,11 +14,11 @@ from onnx import numpy_helper
 from students import add_int8, write_student
 from test_cli import assert_one_line, avsync
 
-from avsync_cli.batch.limits import count_cores
-from avsync_cli.doctor import examine_device, look_at, try_student
+from avsync_cli.doctor import examine_device, examine_folder, try_student
+from avsync_cli.machine import count_cores
 from export.known_answers import add_known_answers
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs/device.md").read_text(encoding="utf-8")
 
 
 def change_weights(folder: Path, file: str, graph: str, *, part: str = "graphs") -> None:
@@ -120,9 +120,9 @@ def test_json_is_the_promise(student):
     health = json.loads(result.stdout)
     assert list(health) == [
         "schema_version", "healthy", "versions", "cpu", "cores", "free_memory_mb", "temporary_folder",
-        "student", "graphs", "problems", "warnings",
+        "student", "graphs", "telemetry_off", "problems", "warnings",
     ]  # fmt: skip
-    assert all(f"`{name}`" in README for name in health)
+    assert all(f"`{name}`" in PAGE for name in health)
     assert set(health["cpu"]) == {"arch", "model", "features"}
     assert set(health["student"]) == {"folder", "name", "sha256", "precisions", "auto"}
     assert {"avsync", "python", "numpy", "onnxruntime", "av", "ffmpeg", "cv2"} <= health["versions"].keys()
@@ -141,8 +141,8 @@ def test_a_library_that_cannot_be_imported_is_told_and_5(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_seen(tmp_path):
-    assert look_at(tmp_path).writable
-    assert not look_at(tmp_path / "missing").writable
+    assert examine_folder(tmp_path).writable
+    assert not examine_folder(tmp_path / "missing").writable
     assert list(tmp_path.iterdir()) == []
     assert examine_device().temporary_folder.path == tempfile.gettempdir()
 

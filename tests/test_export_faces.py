@@ -1,5 +1,6 @@
 """The converted face models: what is committed is well-formed, and what the exporter makes."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -51,19 +52,31 @@ def test_notice_names_every_model() -> None:
     assert "Version 2.0, January 2004" in (ASSETS / "LICENSE-APACHE-2.0.txt").read_text()
 
 
-def test_same_padding_puts_the_odd_pixel_last() -> None:
-    graph = pytest.importorskip("export.tflite_graph", exc_type=ImportError)
-    assert graph._same_padding(128, 5, 2) == (1, 2)
-    assert graph._same_padding(64, 3, 1) == (1, 1)
-    assert graph._same_padding(32, 2, 2) == (0, 0)
+@pytest.mark.parametrize("name", SHAPES)
+def test_padding_is_tensorflows_with_the_odd_pixel_last(name: str) -> None:
+    """As TensorFlow documents "SAME": an output for every stride that begins in the input."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(ASSETS / name), data_prop=True).graph
+    sides = {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim[2:]]
+        for value in (*graph.input, *graph.value_info)
+    }
+    odd = 0
+    for node in graph.node:
+        given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if node.op_type == "Conv" and any(given["pads"]):
+            pads, kernel, strides = given["pads"], given["kernel_shape"], given["strides"]
+            for axis, side in enumerate(sides[node.input[0]]):
+                missing = max(0, (math.ceil(side / strides[axis]) - 1) * strides[axis] + kernel[axis] - side)
+                assert (pads[axis], pads[axis + 2]) == (missing // 2, missing - missing // 2), node.name
+                odd += missing % 2
+    assert odd  # or nothing was looked at
 
 
-def test_wheel_of_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wheel_of_another_hash_is_refused(tmp_path: Path) -> None:
     faces = pytest.importorskip("export.faces", exc_type=ImportError)
     (tmp_path / "mediapipe-0.10.21-any.whl").write_bytes(b"something else")
-    monkeypatch.setattr(faces.subprocess, "run", lambda *_, **__: faces.subprocess.CompletedProcess([], 0))
     with pytest.raises(faces.WheelError, match="sha256"):
-        faces.download_wheel(tmp_path)
+        faces.require_pinned(tmp_path / "mediapipe-0.10.21-any.whl")
 
 
 @pytest.mark.network

@@ -8,7 +8,7 @@ from avsync_cli.errors import ConfigError
 from avsync_cli.model import load_student
 from export.__main__ import app
 from export.student import made_whole
-from training.contract import write_contract
+from training.whole_file import write_contract
 
 
 def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path):

@@ -12,15 +12,16 @@ from avsync_cli.model import load_student
 from avsync_cli.spec import CROP_DEFINITION, FACE_CROP_DEFINITION
 from export.student import export_student
 from export.trained import Trained
-from training.clips import load_clips
-from training.compact import EDGE, CompactNet
 from training.config import from_table
-from training.encoders import MatchNet
-from training.networks import make_network
+from training.data.clips import load_clips
+from training.evaluation.score_clips import score_clip, student_encoders
+from training.evaluation.torch_encoders import avst_encoders, match_encoders, network_encoders
+from training.networks.avst import AVST_SMALL, Avst
+from training.networks.compact import EDGE, CompactNet
+from training.networks.presets import make_network
+from training.networks.token_match import TokenMatchNet
+from training.networks.window_match import MatchNet
 from training.recipe import NetworkConfig
-from training.token_match import TokenMatchNet
-from training.tokens import match_encoders, network_encoders
-from training.validate import score_clip, student_encoders
 
 pytestmark = pytest.mark.slow  # the exporter takes seconds, a minute where the machine is busy
 
@@ -39,6 +40,7 @@ def made_net(kind):
         "compact": (lambda: tiny(STUDENT), CROP_DEFINITION),
         "published, faces": (lambda: tiny(PUBLISHED, pixels="bgr1"), FACE_CROP_DEFINITION),
         "published, mouths": (lambda: tiny(PUBLISHED), CROP_DEFINITION),
+        "avst": (lambda: Avst(AVST_SMALL), FACE_CROP_DEFINITION),
     }
     make, crop = makers[kind]
     return with_random_norms(make()), crop
@@ -60,12 +62,25 @@ def settle(net, clip):
 
 
 def scores_by_torch(net, clip):
+    if isinstance(net, Avst):
+        return score_clip(clip, avst_encoders(net))
     matching = isinstance(net, MatchNet | TokenMatchNet)
     return score_clip(clip, match_encoders(net) if matching else network_encoders(net))
 
 
+REPEATS = [pytest.mark.slow, pytest.mark.repeats]
+
+
 @pytest.mark.parametrize(
-    "kind", ["window", "token match", "compact", "published, faces", "published, mouths"]
+    "kind",
+    [
+        "window",
+        "token match",
+        pytest.param("compact", marks=REPEATS),
+        pytest.param("published, faces", marks=REPEATS),
+        "published, mouths",
+        pytest.param("avst", marks=REPEATS),
+    ],
 )
 def test_onnx_equals_torch(tmp_path, kind):
     net, crop = made_net(kind)
@@ -97,6 +112,8 @@ def test_tokens_whose_first_channel_is_zero_lose_their_position(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.repeats
 def test_edge_network_of_full_size(tmp_path):
     torch.manual_seed(0)
     net = with_random_norms(CompactNet(EDGE))

@@ -8,10 +8,10 @@ from torch import nn
 from export.graphs import windows, windows_at
 from export.rewrite import ShiftedUnit, folded, shifted_prenet
 from training.config import ModelConfig, from_table
-from training.encoders import MatchNet
-from training.networks import make_network
+from training.networks.presets import make_network
+from training.networks.vocalist import ConvUnit, Stage
+from training.networks.window_match import MatchNet
 from training.recipe import NetworkConfig
-from training.vocalist import ConvUnit, Stage
 
 NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 SMALL = ModelConfig(embedding=32, video_widths=(8, 8, 16), lips_width=16, audio_widths=(8, 8, 8, 16))

@@ -8,15 +8,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from avsync_cli.contract import contract
 from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack
-from avsync_cli.model import contract, load_student
+from avsync_cli.model import load_student
 from export.__main__ import app
 from export.student import export_student
 from export.trained import open_trained
-from training.checkpoint import Checkpoint, averaged_net, load_checkpoint, save_checkpoint
 from training.config import MatchConfig, ModelConfig
-from training.encoders import MatchNet
+from training.networks.window_match import MatchNet
+from training.weights.match_checkpoint import Checkpoint, averaged_net, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.slow  # the exporter takes seconds
 
@@ -77,10 +78,12 @@ def test_model_json_says_where_it_comes_from(student_folder):
     assert declared["name"] == "small"
     assert declared["training"]["commit"] == "abc"
     assert declared["training"]["config"]["model"]["embedding"] == 32
-    assert load_student(student_folder).calibration.weights == (0.0, 1.0, 1.0, 1.0, 1.0)
+    assert load_student(student_folder).calibration.weights == (0.0, 1.0, 1.0, 1.0, 1.0, 0.0)
     assert not list(student_folder.parent.glob(".student-*"))
 
 
+@pytest.mark.slow
+@pytest.mark.repeats
 def test_an_older_student_is_replaced(checkpoint, tmp_path):
     export_student(open_trained(checkpoint), tmp_path / "s", name="one")
     (tmp_path / "s" / "old").touch()

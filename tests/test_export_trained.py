@@ -7,16 +7,18 @@ from recipes import PUBLISHED, STUDENT
 from avsync_cli.errors import ConfigError, ModelError
 from avsync_cli.spec import CROP_DEFINITION, FACE_CROP_DEFINITION
 from export.trained import open_trained
-from training.baseline_recipe import BaselineCheckpoint, BaselineConfig, save_baseline
-from training.checkpoint import Checkpoint, save_checkpoint
-from training.compact import EDGE
+from training.baseline_recipe import BaselineConfig
 from training.config import MatchConfig, ModelConfig, from_table
-from training.encoders import MatchNet
-from training.networks import make_network
+from training.networks.avst import AVST_SMALL, Avst
+from training.networks.compact import EDGE
+from training.networks.presets import make_network
+from training.networks.token_match import TokenMatchNet
+from training.networks.vocalist import MTDVOCALIST, VocaList
+from training.networks.window_match import MatchNet
 from training.recipe import NetworkConfig, Recipe
-from training.recipe_checkpoint import RecipeCheckpoint, save_recipe_checkpoint
-from training.token_match import TokenMatchNet
-from training.vocalist import MTDVOCALIST, VocaList
+from training.weights.baseline_checkpoint import BaselineCheckpoint, save_baseline
+from training.weights.match_checkpoint import Checkpoint, save_checkpoint
+from training.weights.recipe_checkpoint import RecipeCheckpoint, save_recipe_checkpoint
 
 SMALL = ModelConfig(embedding=8, video_widths=(4, 4, 4), lips_width=4, audio_widths=(4, 4, 4, 4))
 
@@ -96,5 +98,17 @@ def test_the_authors_weights_need_their_network(tmp_path):
 def test_a_baseline_is_refused(tmp_path):
     config = BaselineConfig("b", "c", "contrastive")
     save_baseline(tmp_path / "best.pt", BaselineCheckpoint(config, 1, {}, {}, {}))
-    with pytest.raises(ConfigError, match="baseline"):
+    with pytest.raises(ConfigError, match="two-stream baseline"):
+        open_trained(tmp_path / "best.pt")
+
+
+def test_avst_is_exported(tmp_path):
+    config = BaselineConfig("b", "c", "offsets", network="avst-small")
+    net = Avst(AVST_SMALL)
+    for origin, crop in (({"crop": "grey"}, None), ({}, "mouth")):
+        save_baseline(tmp_path / "best.pt", BaselineCheckpoint(config, 1, net.state_dict(), {}, origin))
+        trained = open_trained(tmp_path / "best.pt", crop=crop)
+        assert_same_weights(trained.net, net.eval())
+        assert trained.crop == CROP_DEFINITION
+    with pytest.raises(ConfigError, match="mouths or on faces"):
         open_trained(tmp_path / "best.pt")

@@ -92,6 +92,55 @@ def test_what_is_seen_in_noise_is_doubted_by_the_mesh(models: FaceModels) -> Non
     assert (presence < 0.5).all()
 
 
+def with_inset() -> np.ndarray:
+    """A picture 640 pixels high: a portrait as high as 560, and one of 130 in the upper right corner."""
+    large = cv2.resize(read("portrait"), (560, 560), interpolation=cv2.INTER_CUBIC)
+    small = cv2.resize(read("portrait"), (130, 130), interpolation=cv2.INTER_AREA)
+    canvas = on_canvas(large, x=60, y=80, width=1138, height=640)
+    canvas[20:150, 980:1110] = small
+    return canvas
+
+
+def find_real(models: FaceModels, picture: np.ndarray) -> list[Detection]:
+    """Large and small faces, without those that the mesh doubts."""
+    found = models.detect(picture, small=True)
+    _, presence = models.mesh(picture, [roi_from_detection(each) for each in found])
+    return [each for each, is_face in zip(found, presence > 0.5, strict=True) if is_face]
+
+
+def test_a_small_face_beside_a_large_one_is_found_where_it_is_asked_for(models: FaceModels) -> None:
+    picture = with_inset()
+    assert len(models.detect(picture)) == 1
+    assert len(models.detect(picture, tiles=True)) == 1
+    large, small = sorted(find_real(models, picture), key=lambda each: each.box[0])
+    (alone,) = models.detect(read("portrait"))
+    for found, scale, corner in ((large, 560 / 320, (60, 80)), (small, 130 / 320, (980, 20))):
+        side = (alone.box[2] - alone.box[0]) * scale
+        expected = alone.box * scale + np.tile(corner, 2)
+        np.testing.assert_allclose(found.box, expected, atol=0.2 * side)
+    assert len(find_real(models, read("portrait"))) == 1  # no part of it is another face
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_face_that_is_turned_in_the_pixels_is_found(models: FaceModels, quarters: int) -> None:
+    """`np.rot90` turns counter-clockwise: three quarters are one quarter clockwise."""
+    picture = np.ascontiguousarray(np.rot90(read("portrait"), -quarters))
+    (found,) = models.detect(picture, tiles=True)
+    x0, y0, x1, y1 = found.box
+    assert x0 < x1
+    assert y0 < y1
+    roi = roi_from_detection(found)
+    assert round(np.degrees(roi.angle) / 90) % 4 == quarters
+    landmarks, presence = models.mesh(picture, [roi])
+    assert presence[0] > 0.9
+    lips = landmarks[0, [61, 291], :2].mean(axis=0)
+    upright = models.mesh(read("portrait"), [roi_from_detection(models.detect(read("portrait"))[0])])[0][0]
+    expected = upright[[61, 291], :2].mean(axis=0)
+    for _ in range(quarters):
+        expected = np.array([320 - expected[1], expected[0]])
+    np.testing.assert_allclose(lips, expected, atol=8)
+
+
 def test_mesh_doubts_what_is_not_a_face(models: FaceModels) -> None:
     _, presence = models.mesh(read("portrait"), [Roi(250.0, 40.0, 70.0, 0.0)])
     assert presence[0] < 0.1

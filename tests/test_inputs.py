@@ -1,5 +1,6 @@
 """What files come as: depths, fields, light, shapes, sounds and streams, each with what must be seen."""
 
+import os
 import wave
 from collections.abc import Callable
 from fractions import Fraction
@@ -47,6 +48,16 @@ def write_frames(
     return path
 
 
+@pytest.fixture
+def ordinary_priority():
+    """As root, SVT-AV1 takes the thread that opens it to real-time priority, and leaves it there: all that
+    comes after it, in this process and its children, would starve the other tests."""
+    yield
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@pytest.mark.usefixtures("ordinary_priority")
 @pytest.mark.parametrize(
     ("codec", "pixel_format"),
     [

@@ -9,13 +9,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from synthetic_cache import make_cache
 
+from avsync_cli.contract import Layout
 from avsync_cli.errors import ConfigError
-from avsync_cli.model import Layout
 from avsync_cli.spec import CROP_DEFINITION, FACE_CROP_DEFINITION
 from export.half import store_in_half
 from export.int8 import quantize_encoder, quantize_products
 from export.stretches import draw_stretches
-from training.cache import read_manifest
+from training.data.cache import read_manifest
 
 CHANNELS = 6
 FOREIGN = {"ConvInteger", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear"}

@@ -9,6 +9,7 @@ from onnx import numpy_helper
 from students import add_int8, write_far_student, write_student
 from typer.testing import CliRunner
 
+from avsync_cli.contract import describe_graphs
 from avsync_cli.errors import ConfigError, ModelError
 from avsync_cli.faces import ANSWERS_FILE, ASSETS, FACE_INPUTS
 from avsync_cli.known_answer import (
@@ -20,7 +21,7 @@ from avsync_cli.known_answer import (
     run_graph,
     student_inputs,
 )
-from avsync_cli.model import describe_graphs, open_session
+from avsync_cli.session import open_session
 from export.__main__ import app
 from export.known_answers import write_face_answers
 

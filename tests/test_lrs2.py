@@ -19,13 +19,13 @@ from avsync_cli.errors import ConfigError
 from avsync_cli.faces import FaceModels
 from avsync_cli.mel import mel_spectrogram
 from training.__main__ import app
-from training.cache import GREY, PUBLISHED, PUBLISHED_OWN_BOXES, open_cache, read_crop, read_manifest
-from training.clips import load_clips
 from training.config import MatchConfig
-from training.facecrops import longest_run, read_face_folder
-from training.lrs2 import read_lists
-from training.match import train
-from training.prepare import crop_kind, run_task
+from training.data.cache import GREY, PUBLISHED, PUBLISHED_OWN_BOXES, open_cache, read_crop, read_manifest
+from training.data.clips import load_clips
+from training.data.facecrops import longest_run, read_face_folder
+from training.data.lrs2 import read_lists
+from training.data.prepare import crop_kind, run_task
+from training.loops.match import train
 
 SPEAKER = "6330311066473698535"
 
@@ -97,9 +97,9 @@ def test_lists_say_where_a_clip_lies_and_for_what(released):
 def test_the_toy_is_laid_out_as_the_release(tmp_path):
     root = write_toy(tmp_path, seconds=0.4)
     tasks = read_lists(root, [root / f"{name}.txt" for name in ("pretrain", "val", "test")])
-    assert [task.entry.split for task in tasks] == ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    assert [task.entry.split for task in tasks] == ["train"] * 12 + ["val"] * 2 + ["test"] * 2
     assert not any(task.entry.reason for task in tasks)
-    assert len({task.path.read_bytes() for task in tasks}) == 8
+    assert len({task.path.read_bytes() for task in tasks}) == 16
 
 
 def test_lists_that_cannot_be_used_are_refused(released, tmp_path):

@@ -8,16 +8,17 @@ import torch
 
 from avsync_cli.spec import RANGE_FRAMES
 from training.config import LossConfig, ModelConfig
-from training.encoders import Embedded, Head, MatchNet
-from training.matching import (
-    Validity,
+from training.data.clips import Validity
+from training.losses.matching import (
     curve_loss,
     diagonal_curve,
     match_loss,
     matching_loss,
+    null_loss,
     random_runs,
     soft_targets,
 )
+from training.networks.window_match import Embedded, Head, MatchNet
 
 
 def every(*shape):
@@ -99,6 +100,50 @@ def test_curve_loss_of_a_flat_curve_is_the_log_of_its_offsets():
     present = every(1, 31)
     present[:, :5] = False
     assert float(curve_loss(torch.zeros(1, 31), present, neighbour=0.15)) == pytest.approx(math.log(26))
+
+
+def test_a_null_candidate_competes_with_every_offset():
+    loss = curve_loss(torch.zeros(1, 31), every(1, 31), neighbour=0.15, null=torch.zeros(1, 1))
+    assert float(loss) == pytest.approx(math.log(32))
+
+
+def test_null_loss_of_a_worked_example():
+    # Two of 31 offsets present, both at 1; "none of these" at 2: log(1 + 2 / e).
+    present = torch.zeros(1, 31, dtype=torch.bool)
+    present[:, 10:12] = True
+    loss = null_loss([(torch.ones(1, 31), present)], torch.full((1, 1), 2.0))
+    assert float(loss) == pytest.approx(math.log1p(2 * math.exp(-1)))
+
+
+def test_the_sound_of_another_clip_competes_with_the_own():
+    """Two clips of one run each: whoever fits the other's sound as well as the own is told apart worse."""
+    torch.manual_seed(0)
+    windows = 12
+    rows = torch.nn.functional.normalize(torch.randn(2, windows, 64), dim=2)
+    gates = torch.full((2 * windows,), 12.0)
+    validity = Validity(every(2, windows), every(2, windows), 0)
+
+    def loss_of(video, audio):
+        out = Embedded(video.flatten(0, 1), audio.flatten(0, 1), gates, gates)
+        rng = torch.Generator().manual_seed(0)
+        config = LossConfig(others=1, null_score=6.0)
+        return match_loss(out, validity, config, curve_scale=torch.tensor(2.0), rng=rng)
+
+    apart = loss_of(rows, rows)
+    same = loss_of(torch.stack([rows[0], rows[0]]), torch.stack([rows[0], rows[0]]))
+    # Whoever has two that fit equally well pays about the logarithm of two more.
+    assert 0.5 < float(same.rows - apart.rows) < 0.9
+    assert 0.5 < float(same.columns - apart.columns) < 0.9
+    assert float(apart.null) < 0.1 < float(same.null)
+    # Alone in its batch, a clip has nobody to compete with.
+    alone = match_loss(
+        Embedded(rows[0], rows[0], gates[:windows], gates[:windows]),
+        Validity(every(1, windows), every(1, windows), 0),
+        LossConfig(others=3),
+        curve_scale=torch.tensor(2.0),
+        rng=torch.Generator().manual_seed(0),
+    )
+    assert float(alone.null) == 0.0
 
 
 def embedded(offset, gate):

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -12,7 +13,6 @@ from clips import barcode, click_track, find_clicks, read_barcode, write_clip
 
 from avsync_cli.errors import ConfigError, MediaError
 from avsync_cli.media import open_media, read_sound_file
-from avsync_cli.sound import Recorder
 
 CLICKS_S = (0.3, 0.7, 1.4)
 RATES = [
@@ -50,7 +50,9 @@ def test_every_tick_shows_the_nearest_picture(tmp_path, fps, suffix):
     for picture in pictures:
         shown_s = read_barcode(picture.rgb) / fps
         # mkv rounds its stamps to 1 ms, so a tie may fall to either side
-        assert abs(shown_s - Fraction(picture.tick, 25)) <= 1 / (2 * fps) + Fraction(1, 1000)
+        late_s = shown_s - Fraction(picture.tick, 25)
+        assert abs(late_s) <= 1 / (2 * fps) + Fraction(1, 1000)
+        assert picture.late_ms == pytest.approx(float(1000 * late_s), abs=1)
     np.testing.assert_allclose(clicks_of(sound), CLICKS_S, atol=0.001)
 
 
@@ -150,11 +152,17 @@ def _turn_clockwise(path: Path, quarter_turns: int) -> None:
     path.write_bytes(data)
 
 
-def test_a_large_picture_is_reduced(tmp_path):
-    path = write_clip(tmp_path / "hd.mp4", paint=lambda k: barcode(k, width=1920, height=1080), seconds=0.2)
-    picture = decode(path)[0][3]
-    assert picture.rgb.shape == (720, 1280, 3)
-    assert picture.scale == pytest.approx(2 / 3)
+@pytest.mark.parametrize(
+    ("width", "height", "shape", "scale"),
+    [(2560, 1440, (720, 1280, 3), 0.5), (1920, 1080, (1080, 1920, 3), 1.0), (330, 190, (190, 330, 3), 1.0)],
+)
+def test_a_large_picture_is_reduced(tmp_path, width, height, shape, scale):
+    def paint(k):
+        return barcode(k, width=width, height=height)
+
+    picture = decode(write_clip(tmp_path / "hd.mp4", paint=paint, seconds=0.2))[0][3]
+    assert picture.rgb.shape == shape
+    assert picture.scale == pytest.approx(scale)
     assert read_barcode(picture.rgb) == 3
 
 
@@ -196,31 +204,38 @@ def test_a_passage_that_is_none_is_refused(tmp_path, passage):
         decode(path, start_s=passage[0], end_s=passage[1])
 
 
-def test_two_joined_recordings_end_with_the_first(tmp_path):
-    """Their clocks have nothing in common: neither sound nor pictures of the second are mixed in."""
-    parts = []
-    for name, clicks in (("a", (0.3, 0.7)), ("b", (1.2,))):
-        sound = click_track(clicks, seconds=2, rate=48_000)
-        parts.append(write_clip(tmp_path / f"{name}.ts", sound=sound).read_bytes())
-    joined = tmp_path / "joined.ts"
-    joined.write_bytes(b"".join(parts))
+def test_sound_that_begins_before_the_clock_of_ts_is_not_a_day_late(tmp_path):
+    sound = click_track(CLICKS_S, seconds=12, rate=48_000)
+    path = write_clip(tmp_path / "a.ts", seconds=12, sound=sound)
+    with av.open(str(path)) as file:
+        stamps = [packet.pts for packet in file.demux(audio=0) if packet.pts is not None]
+    assert max(stamps) > 1 << 32, "the encoder's lead-in"
+    with open_media(path) as media:
+        assert sum(1 for _ in media.pictures()) == 300
+        assert media.starts_anew_s is None
+        np.testing.assert_allclose(clicks_of(media.sound()), CLICKS_S, atol=0.001)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg", "flv"])
+def test_of_joined_recordings_each_is_on_its_own_clock(tmp_path, suffix):
+    """Sound and pictures of each of three are as far apart as they were."""
+    make = {
+        "mpg": {"video_codec": "mpeg2video", "audio_codec": "mp2", "time_base": Fraction(1, 25)},
+        "flv": {"time_base": Fraction(1, 1000)},
+    }.get(suffix, {})
+    sound = click_track((0.3, 0.7), seconds=2, rate=44_100)
+    path = write_clip(tmp_path / f"one.{suffix}", sound=sound, rate=44_100, **make)
+    whole = path.read_bytes()
+    again = whole[13:] if suffix == "flv" else whole  # without the header of FLV
+    joined = tmp_path / f"joined.{suffix}"
+    joined.write_bytes(whole + again + again)
     pictures, heard = decode(joined)
-    assert len(pictures) <= 52
-    assert [read_barcode(picture.rgb) for picture in pictures[:45]] == list(range(45))
-    np.testing.assert_allclose(clicks_of(heard)[:2] - clicks_of(heard)[0], [0, 0.4], atol=0.001)
-    assert len(clicks_of(heard)) == 2
-
-
-def test_sound_that_changes_its_layout_goes_on():
-    """Broadcasts switch between stereo and 5.1 in the middle of a stream."""
-    recorder = Recorder()
-    for first, layout in ((0, "stereo"), (1, "5.1"), (2, "mono")):
-        channels = len(av.AudioLayout(layout).channels)
-        samples = np.tile(click_track([0.5], seconds=1, rate=48_000), (channels, 1))
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
-        frame.sample_rate, frame.pts, frame.time_base = 48_000, first * 48_000, Fraction(1, 48_000)
-        recorder.add(frame)
-    np.testing.assert_allclose(clicks_of(recorder.sound(Fraction(0))), [0.5, 1.5, 2.5], atol=0.001)
+    numbers = [read_barcode(picture.rgb) for picture in pictures]
+    begins = [tick for tick, pair in enumerate(pairwise(numbers)) if pair == (0, 1)]  # 0 fills gaps, too
+    assert begins == pytest.approx([0, 50, 100], abs=5)
+    assert [picture.tick for picture in pictures] == list(range(len(pictures)))
+    clicks_s = [begin / 25 + click_s for begin in begins for click_s in (0.3, 0.7)]
+    np.testing.assert_allclose(clicks_of(heard), clicks_s, atol=0.01)
 
 
 def test_a_single_picture(tmp_path):

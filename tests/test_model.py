@@ -16,16 +16,10 @@ from students import (
     write_student,
 )
 
+from avsync_cli.contract import DEFAULT_STUDENT, contract, identify_student, precisions_of
 from avsync_cli.errors import ModelError
 from avsync_cli.mel import MelTrack
-from avsync_cli.model import (
-    DEFAULT_STUDENT,
-    Student,
-    contract,
-    identify_student,
-    load_student,
-    precisions_of,
-)
+from avsync_cli.model import Student, load_student
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +123,7 @@ def test_a_layout_that_cannot_be_is_refused(tmp_path, change):
 
 def test_a_student_of_the_first_version_is_refused_in_one_line(tmp_path):
     folder = write_student(tmp_path / "student", version=1)
-    with pytest.raises(ModelError, match=r"version 1, but .* runs version 2: export its checkpoint again$"):
+    with pytest.raises(ModelError, match=r"version 1, but .* runs version 3: export its checkpoint again$"):
         load_student(folder)
 
 

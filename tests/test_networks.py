@@ -5,23 +5,17 @@ import torch
 from recipes import COMPACT_DIMS, PUBLISHED, PUBLISHED_DIMS, STUDENT
 
 from avsync_cli.errors import ConfigError, ModelError
-from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import MatchConfig, from_table
-from training.networks import (
-    PRESETS,
-    as_pixels,
-    freeze,
-    load_exactly,
-    load_fitting,
-    make_network,
-    width_of,
-)
-from training.pairs import PairBatch
+from training.data.pairs import PairBatch
+from training.loops.steps import behave
+from training.networks.presets import PRESETS, as_pixels, freeze, make_network, width_of
+from training.networks.token_match import TokenMatchNet
+from training.networks.vocalist import Dims, VocaList
+from training.reach import Reach
 from training.recipe import NetworkConfig, Recipe
-from training.recipe_checkpoint import RecipeCheckpoint, save_recipe_checkpoint
-from training.steps import behave
-from training.token_match import TokenMatchNet
-from training.vocalist import Dims, Reach, VocaList
+from training.weights.loading import load_exactly, load_fitting
+from training.weights.match_checkpoint import Checkpoint, save_checkpoint
+from training.weights.recipe_checkpoint import RecipeCheckpoint, save_recipe_checkpoint
 
 DIMS = Dims("mtdvocalist", 16, (4, 4, 8, 8, 16), heads=2)
 

@@ -16,20 +16,20 @@ from avsync_cli.errors import ConfigError
 from avsync_cli.mel import MelTrack, mel_track
 from avsync_cli.sound import Sound
 from avsync_cli.timing import mel_step_at
-from training.clips import LoadedClip
-from training.pairs import (
+from training.data.clips import LoadedClip
+from training.data.loudness import window_rms
+from training.data.pairs import (
     ClipPairs,
     Pair,
     cut_pairs,
     fixed_batches,
     fixed_pairs,
     make_drawable,
-    window_rms,
 )
+from training.data.shards import epoch_order
+from training.data.sources import MemorySource
+from training.reach import Reach
 from training.recipe import PairsConfig
-from training.shards import epoch_order
-from training.sources import MemorySource
-from training.vocalist import Reach
 
 NONE = Reach(0, 0)
 COMPACT = Reach(2, 6)

@@ -16,11 +16,11 @@ from talking import RATE, TalkingHead, syllables, voice
 from avsync_cli import check_file
 from avsync_cli.check import Engine
 from avsync_cli.errors import ConfigError
-from avsync_cli.looks import Look, Stopwatch, look_at
+from avsync_cli.grid import Picture
 from avsync_cli.media import open_media
 from avsync_cli.passages import Chooser
-from avsync_cli.pictures import Picture
-from avsync_cli.places import open_places
+from avsync_cli.scoring import Look, Stopwatch, look_at
+from avsync_cli.seeking import open_places
 from avsync_cli.sound import Heard, Hearing, Sound
 from avsync_cli.speech import speech_likeness
 
@@ -241,8 +241,8 @@ def test_sound_that_is_forgotten_on_the_way_changes_nothing(monkeypatch, tmp_pat
         whole = media.sound()
     with open_media(path) as media:
         at_end = look(media.pictures(), Heard(whole), engine)
-    monkeypatch.setattr("avsync_cli.looks.MAX_TRACK_FRAMES", 60)
-    monkeypatch.setattr("avsync_cli.looks._SETTLE_TICKS", 25)
+    monkeypatch.setattr("avsync_cli.scoring.MAX_TRACK_FRAMES", 60)
+    monkeypatch.setattr("avsync_cli.scoring._SETTLE_TICKS", 25)
     with open_media(path) as media:
         on_the_way = look(media.pictures(), media, engine)
         kept = media.sound()

@@ -9,8 +9,8 @@ from test_cli import assert_one_line, avsync
 
 from avsync_cli.batch.run import scan_files
 from avsync_cli.check import check_file, load_engine
-from avsync_cli.cpu import Cpu
 from avsync_cli.errors import ConfigError, ModelError
+from avsync_cli.machine import Cpu
 from avsync_cli.precision import choose_precision
 
 PLAIN = Cpu("x86_64", "EPYC", ("avx2",))

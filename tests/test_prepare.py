@@ -9,11 +9,13 @@ from synthetic_cache import make_cache
 from typer.testing import CliRunner
 
 from avsync_cli.errors import ConfigError
+from avsync_cli.mel import mel_spectrogram
 from training.__main__ import app
-from training.cache import audio_path, open_cache, read_manifest, video_path
-from training.clips import Section, audio_windows, load_clips, make_batch
-from training.corpus import CORRECTIONS, read_corpus
-from training.prepare import prepare, prepare_clip
+from training.data.cache import SOUND_FULL_SCALE, audio_path, open_cache, read_manifest, video_path
+from training.data.clips import Section, audio_windows, load_clips, make_batch
+from training.data.corpus import CORRECTIONS, read_corpus
+from training.data.pairs import chunk_mel
+from training.data.prepare import prepare, prepare_clip
 
 COLUMNS = (
     *("file", "split", "source", "machine_made", "audio_rate"),
@@ -63,6 +65,7 @@ def test_bad_corrections_are_refused(corpus, tmp_path):
         read_corpus(corpus, corrections=corrections(tmp_path, "wild/z.mp4,0,yes,x"))
     with pytest.raises(ConfigError, match="bad row"):
         read_corpus(corpus, corrections=corrections(tmp_path, "wild/a.mp4,0,maybe,x"))
+    (tmp_path / "manifest.csv").mkdir()
     with pytest.raises(ConfigError, match="cannot be read"):
         read_corpus(tmp_path)
     with pytest.raises(ConfigError, match="absent"):  # a slip of the pen is not "none"
@@ -145,3 +148,25 @@ def test_a_part_that_changed_is_refused(tmp_path):
     (cache / "manifest.json").unlink()
     with pytest.raises(ConfigError, match="without a manifest"):
         open_cache(cache)
+
+
+@pytest.mark.slow
+def test_samples_are_kept_where_they_are_asked_for(corpus, tmp_path):
+    """Without redoing the pictures, and beside a mel that is that of the samples."""
+    cache, words = tmp_path / "cache", ["--only", "wild/b", "--uncorrected", "--jobs", "1"]
+    for more in ([], ["--sound"], ["--sound"]):
+        result = CliRunner().invoke(app, ["prepare", str(corpus), "-o", str(cache), *words, *more])
+        assert result.exit_code == 0, result.output
+        times = {path.name: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
+        if not more:
+            first = times
+            assert load_clips(cache, split="val")[0].sound is None
+    assert times["b.mp4.video.npz"] == first["b.mp4.video.npz"]
+    assert times["b.mp4.audio.npz"] != first["b.mp4.audio.npz"]
+    [clip] = load_clips(cache, split="val")
+    mel = mel_spectrogram(clip.sound.astype(np.float32) / SOUND_FULL_SCALE)
+    assert mel.shape == clip.mel.mel.shape
+    assert np.abs(mel - clip.mel.mel).mean() < 0.01  # 16-bit samples, and a mel of half precision
+    tick = clip.mel.origin_tick + 20  # 64 mel steps
+    inside = chunk_mel(clip, tick)[:, 3:-3] - clip.mel.windows(np.array([tick]))[0][:, 3:-3]
+    assert np.abs(inside).max() < 0.1  # away from a chunk's ends both are the same steps

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from avsync_cli.scan import score_offsets
-from training.protocol import accuracy, averaged_scores, clip_is_right, mean_accuracies
+from avsync_cli.offsets import score_offsets
+from training.evaluation.protocol import accuracy, averaged_scores, clip_is_right, mean_accuracies
 
 
 def slow_accuracy(video, audio, frames, *, shift):

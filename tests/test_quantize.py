@@ -16,8 +16,9 @@ from test_export_graphs import settle, tiny
 from test_export_rewrite import with_random_norms
 from typer.testing import CliRunner
 
+from avsync_cli.contract import precisions_of
 from avsync_cli.errors import ConfigError, ModelError
-from avsync_cli.model import load_student, precisions_of
+from avsync_cli.model import load_student
 from avsync_cli.spec import CROP_DEFINITION
 from export.__main__ import app
 from export.footprint import time_scan_s
@@ -26,8 +27,8 @@ from export.quantize import quantize_student, scores_drift
 from export.stretches import draw_stretches
 from export.student import export_student
 from export.trained import Trained
-from training.cache import read_manifest
-from training.clips import load_clips
+from training.data.cache import read_manifest
+from training.data.clips import load_clips
 
 
 def content_of(folder):
@@ -241,6 +242,7 @@ def test_parity_passes_for_the_same_curves_and_fails_for_others(tmp_path, cache)
 
 
 @pytest.mark.slow
+@pytest.mark.repeats
 def test_parity_with_a_checkpoint_compares_with_torch(tmp_path, cache):
     from test_export_trained import save_recipe
 

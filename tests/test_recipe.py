@@ -7,10 +7,10 @@ from recipes import PUBLISHED, STUDENT, TEACHER, make_recipe
 
 from avsync_cli.errors import ConfigError
 from training.config import MatchConfig, as_table, from_table
-from training.distillation import KD, MTD, NMTD, RKD, FitNets, MiniLM
-from training.methods import make_method
-from training.networks import make_network
-from training.optimise import learning_rate
+from training.loops.optimise import rate_by_epochs
+from training.losses.distillation import KD, MTD, NMTD, RKD, FitNets, MiniLM
+from training.losses.methods import make_method
+from training.networks.presets import make_network
 from training.recipe import MethodConfig, Recipe, RecipeOptimiser
 
 
@@ -100,7 +100,7 @@ def test_relations_are_compared_as_configured():
 
 def test_the_published_rate_warms_up_over_10_epochs_and_falls_every_20():
     config = RecipeOptimiser()
-    rates = [learning_rate(step, 100, 80, config) for step in range(8000)]
+    rates = [rate_by_epochs(step, 100, 80, config) for step in range(8000)]
     assert rates[0] == pytest.approx(5e-5 / 1000)
     assert rates[499] == pytest.approx(2.5e-5)
     assert rates[999] == rates[1000] == rates[2999] == 5e-5
@@ -111,7 +111,7 @@ def test_the_published_rate_warms_up_over_10_epochs_and_falls_every_20():
 
 def test_a_cosine_ends_at_its_final_rate():
     config = RecipeOptimiser(schedule="cosine", learning_rate=1.0, warm_up=1.0, final_rate=0.1)
-    rates = [learning_rate(step, 10, 11, config) for step in range(110)]
+    rates = [rate_by_epochs(step, 10, 11, config) for step in range(110)]
     assert rates[9] == rates[10] == 1.0
     assert rates[60] == pytest.approx(0.55)
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from avsync_cli.errors import ConfigError
-from training.relations import (
+from training.losses.relations import (
     ALL_LAYERS,
     PUBLISHED_CODE,
     RelationOptions,
@@ -23,8 +23,8 @@ from training.relations import (
     select_layers,
     vr_loss,
 )
-from training.transformer import LayerBehaviour
-from training.vocalist import Behaviour
+from training.networks.transformer import LayerBehaviour
+from training.networks.vocalist import Behaviour
 
 numbers = st.floats(-8, 8, width=32)
 unhurried = settings(deadline=None, max_examples=50)  # a busy machine is not a wrong loss

@@ -7,14 +7,14 @@ from colour_cache import make_colour_cache
 from toy_lrs2 import write_toy
 from typer.testing import CliRunner
 
-from training import baseline
 from training.__main__ import app
-from training.distill import BEST
-from training.evaluate import evaluate
-from training.reproduce import read_experiments
-from training.shards import write_shards
+from training.data.shards import write_shards
+from training.evaluation.evaluate import evaluate
+from training.loops import baseline
+from training.loops.loop import BEST
+from training.reproduction.reproduce import ReproduceOptions, read_experiments
 
-EXPERIMENTS = {"table2": 4, "fig2": 2}  # and their numbers of runs
+EXPERIMENTS = {"table2": 4, "fig2": 3}  # and their numbers of runs
 
 
 @pytest.mark.slow
@@ -39,6 +39,7 @@ def test_the_paper_from_videos_to_comparison(tmp_path):
     assert all(f"| {label} | Table 2 |" in text for label in ("BCE", "NMTD w/o VR", "NMTD w/o CAD", "NMTD"))
     assert "| SyncNet | Fig. 2 |" in text
     assert "Published figures" in text
+    assert "| Fig. 2 | SyncNet | difference |" in text
 
     # A run whose figures are missing is measured again from its checkpoint; nothing else is touched.
     removed = output / "runs" / "table2-bce" / "metrics.json"
@@ -76,11 +77,29 @@ def test_the_baselines_see_what_is_prepared(tmp_path):
     """Crops in colour, from shards."""
     cache = make_colour_cache(tmp_path / "cache", clips=9)
     write_shards(cache, tmp_path / "shards", clips_per_shard=4)
-    recipes = read_experiments(["fig2"], tmp_path / "shards", tmp_path, vocalist=None, smoke=True)
+    options = ReproduceOptions(smoke=True)
+    recipes = read_experiments(["fig2"], tmp_path / "shards", tmp_path, vocalist=None, options=options)
     for config in recipes[1:]:
         assert baseline.train(replace(config, max_steps=1), tmp_path / config.name)
         best = tmp_path / config.name / BEST
         limits = {"max_frames": 8, "clips": 1}
         result = evaluate(best, ["protocol"], cache=cache, corpus=None, split="val", jobs=1, **limits)
         assert result["label"] == config.label
-    assert len(recipes) == 3
+    assert len(recipes) == 4
+
+
+def test_several_seeds_are_runs_of_one_row_and_one_teacher(tmp_path):
+    options = ReproduceOptions(seeds=3, as_published=True)
+    recipes = read_experiments(["table2", "fig2"], tmp_path, tmp_path, vocalist=None, options=options)
+    assert [recipe.name for recipe in recipes].count("vocalist") == 1
+    ours = [recipe for recipe in recipes if recipe.label == "NMTD w/o VR"]
+    assert [(recipe.name, recipe.seed) for recipe in ours] == [
+        ("table2-no-vr", 0), ("table2-no-vr-seed1", 1), ("table2-no-vr-seed2", 2)
+    ]  # fmt: skip
+    assert len({recipe.name for recipe in recipes}) == len(recipes)
+    assert all(recipe.teacher.weights == str(tmp_path / "vocalist" / "best.pt") for recipe in ours)
+    assert all(recipe.data.mel == "chunk" for recipe in ours)
+    full = ReproduceOptions(full_teacher=True)
+    teacher, *rest = read_experiments(["table2"], tmp_path, tmp_path, vocalist=None, options=full)
+    assert (teacher.name, teacher.data.epochs) == ("vocalist-600", 600)
+    assert {r.teacher.weights for r in rest if r.teacher} == {str(tmp_path / "vocalist-600" / "best.pt")}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.scatter import measure_scatter
+from training.evaluation.scatter import measure_scatter
 
 
 @pytest.mark.parametrize(("own", "noise"), [(0.7, 0.1), (0.3, 0.3), (0.0, 0.3)])

@@ -9,13 +9,14 @@ from recipes import PUBLISHED, STUDENT, make_recipe
 from synthetic_cache import make_cache
 
 from avsync_cli.errors import ConfigError
-from training.cache import sha256_of
-from training.distill import BEST, LAST, Progressed, make_trainer, origin_of, snapshot, start, train
-from training.evaluate import evaluate
+from training.data.cache import sha256_of
+from training.data.shards import write_shards
+from training.evaluation.evaluate import evaluate
+from training.loops.distill import make_trainer, origin_of, snapshot, start, train
+from training.loops.loop import BEST, LAST, Progressed
+from training.loops.steps import take_step
 from training.processes import Processes
-from training.recipe_checkpoint import save_recipe_checkpoint
-from training.shards import write_shards
-from training.steps import take_step
+from training.weights.recipe_checkpoint import save_recipe_checkpoint
 
 PUBLISHED_WAY = {"network": PUBLISHED, "data": {"batch": 4, "epoch_pairs": None}}  # a pair of every clip
 

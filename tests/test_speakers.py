@@ -1,12 +1,14 @@
 """Who speaks, with faces whose scores and lips are made: talking, listening, still, dubbed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scored import CALIBRATION, make_scores
 
 from avsync_cli import ConfigError
 from avsync_cli.findings import judge_looks
-from avsync_cli.looks import FacePiece, Look
+from avsync_cli.scoring import FacePiece, Look
 from avsync_cli.speakers import STILL_MOTION, measure_motion, parse_speaker
 
 VOICE_DB = 20 * np.abs(np.sin(np.arange(10_000))).astype(np.float32) - 40
@@ -64,6 +66,57 @@ def test_of_two_offsets_in_one_view_the_surer_is_the_voice():
     assert [each.speaking for each in apart.speakers] == [True, True]
 
 
+def caller(number: int, lead: float, spoken_s: tuple[float, float], *, seconds: float = 20) -> FacePiece:
+    """A face in view for all of the time, whose voice is heard in a part that begins or ends with it."""
+    foreign_s = (spoken_s[1], seconds) if spoken_s[0] == 0 else (0.0, spoken_s[0])
+    _, scores = make_scores(seconds, lambda _: lead, seed=number, foreign_s=foreign_s)
+    return replace(face(number, seconds=seconds), scores=scores)
+
+
+@pytest.mark.parametrize("ends_s", [10, 14])
+def test_who_speaks_while_the_surer_one_is_silent_speaks(ends_s):
+    """Two on a call, with delays of 17 and 71 ms: each by turns."""
+    found = judge(caller(0, 17 / 40, (0, ends_s)), caller(1, 71 / 40, (ends_s, 20)))
+    assert [each.speaking for each in found.speakers] == [True, True]
+    leads = [each.answer.lead_frames for each in found.speakers]
+    assert leads == pytest.approx([17 / 40, 71 / 40], abs=0.4)
+
+
+def test_faces_in_view_together_may_differ():
+    found = judge(caller(0, 0.0, (0, 10)), caller(1, 4.0, (10, 20)))
+    assert found.verdict.differing == (0, 1)
+    assert found.verdict.used in (0, 1)
+    level = judge(caller(0, 2.0, (0, 10)), caller(1, 2.0, (10, 20)))
+    assert level.verdict.differing == ()
+    assert [each.speaking for each in level.speakers] == [True, True]
+    assert level.verdict.answer.lead_frames == pytest.approx(2.0, abs=0.4)
+
+
+def test_two_who_differ_in_one_short_look_do_not_speak_for_a_long_file():
+    pair = Look(0, 250, (caller(0, 0.0, (0, 5), seconds=10), caller(1, 4.0, (5, 10), seconds=10)))
+    others = [
+        Look(first, first + 500, (face(0, lead=2.0, seconds=20, first_tick=first, seed=first),))
+        for first in range(1000, 8000, 1000)
+    ]
+    found = judge_looks([pair, *others], CALIBRATION)
+    assert found.verdict.differing == ()
+    assert found.verdict.used is None
+    assert found.verdict.answer.lead_frames == pytest.approx(2.0, abs=0.4)
+    assert judge_looks([pair, others[0]], CALIBRATION).verdict.differing == (0, 1)
+    call = Look(0, 500, (caller(0, 0.0, (0, 10)), caller(1, 4.0, (10, 20))))
+    assert judge_looks([call, *others], CALIBRATION).verdict.differing == (0, 1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_who_listens_throughout_is_not_called_a_speaker(seed):
+    """A mouth that moves beside a speaker, and beside his pauses, with nothing that fits it."""
+    listener = face(1, lead=None, seconds=20, seed=100 + seed)
+    for speaker in (face(0, lead=3.0, seconds=20, seed=seed), caller(0, 3.0, (0, 10))):
+        found = judge(speaker, listener)
+        assert [each.speaking for each in found.speakers] == [True, False]
+        assert found.verdict.differing == ()
+
+
 def test_a_voice_from_off_has_no_visible_speaker_even_if_a_curve_has_a_peak():
     found = judge(face(0, lead=3.0, motion=0.01), face(1, lead=None, motion=0.02))
     assert [each.speaking for each in found.speakers] == [False, False]
@@ -86,8 +139,15 @@ def test_who_is_alone_in_view_may_speak_while_another_shot_is_sure():
 
 
 def test_silence_goes_before_still_mouths_as_the_reason():
-    found = judge(face(0, silent=True, motion=0.0), face(1, silent=True, motion=0.0))
-    assert found.verdict.answer.reason == "no_speech"
+    silent = [face(number, lead=None, silent=True, motion=0.0) for number in range(2)]
+    assert judge(*silent).verdict.answer.reason == "no_speech"
+
+
+def test_a_mouth_that_goes_with_the_sound_proves_speech():
+    """However steady or quiet it seems: a hum may lie over the voice."""
+    found = judge(face(0, lead=3.0, silent=True))
+    assert found.speakers[0].speaking is True
+    assert found.verdict.answer.lead_frames == pytest.approx(3.0, abs=0.4)
 
 
 def test_a_still_face_for_less_than_a_second_is_too_short():

@@ -9,11 +9,11 @@ from synthetic_cache import make_cache
 from avsync_cli.errors import ConfigError
 from avsync_cli.model import load_student
 from avsync_cli.spec import FACE_CROP_DEFINITION
-from training.calibrate import calibrate
-from training.clips import load_clips
-from training.evaluate import evaluate
-from training.examples import encode_clip
-from training.validate import score_clip, student_encoders
+from training.data.clips import load_clips
+from training.evaluation.calibrate import calibrate
+from training.evaluation.calibration_examples import encode_clip
+from training.evaluation.evaluate import evaluate
+from training.evaluation.score_clips import score_clip, student_encoders
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from avsync_cli.course import (
     is_clear_drift,
     measure_evidence,
 )
-from avsync_cli.scan import average_curve, find_peak
-from avsync_cli.timeline import draw_timeline, straighten, trace_course
+from avsync_cli.offsets import average_curve, find_peak
+from avsync_cli.timeline import make_timeline, straighten, trace_course
 
 
 def course_of(seconds, lead_at, **options):
@@ -183,7 +183,7 @@ def test_no_scores_have_no_course():
     course, kept = trace_course(np.arange(30), empty, CALIBRATION)
     assert course is None
     assert not kept.any()
-    assert draw_timeline(np.arange(30), empty, CALIBRATION).parts == ()
+    assert make_timeline(np.arange(30), empty, CALIBRATION).parts == ()
 
 
 def test_straightened_scores_peak_at_the_reference_throughout():
@@ -197,7 +197,7 @@ def test_straightened_scores_peak_at_the_reference_throughout():
 
 
 def test_the_points_of_a_timeline_are_the_answers_of_their_seconds():
-    timeline = draw_timeline(*make_scores(35, jump(20, 0.0, 5.0), seed=5), CALIBRATION, every_s=10)
+    timeline = make_timeline(*make_scores(35, jump(20, 0.0, 5.0), seed=5), CALIBRATION, every_s=10)
     assert [(point.start_s, point.end_s) for point in timeline.points] == [
         (0, 10),
         (10, 20),
@@ -211,16 +211,16 @@ def test_the_points_of_a_timeline_are_the_answers_of_their_seconds():
 
 def test_a_timeline_keeps_to_what_was_seen():
     ticks, scores = make_scores(1.08, lambda _: 0.0, seed=0)  # the windows of 31 pictures
-    (point,) = draw_timeline(ticks + 125, scores, CALIBRATION, every_s=10).points
+    (point,) = make_timeline(ticks + 125, scores, CALIBRATION, every_s=10).points
     assert (point.start_s, point.end_s) == (5.0, 6.24)
 
 
 def test_the_ends_of_a_drift_have_their_own_leads():
-    timeline = draw_timeline(*make_scores(180, ramp(80), seed=5), CALIBRATION)
+    timeline = make_timeline(*make_scores(180, ramp(80), seed=5), CALIBRATION)
     assert timeline.course.kind == "drift"
     assert [part.start_s for part in timeline.parts] == pytest.approx([0, 180], abs=1)
     assert [part.answer.lead_frames for part in timeline.parts] == pytest.approx([0, 6], abs=0.6)
-    level = draw_timeline(*make_scores(180, lambda _: 0.0, seed=5), CALIBRATION).points
+    level = make_timeline(*make_scores(180, lambda _: 0.0, seed=5), CALIBRATION).points
     wider_ms = 1.5 * timeline.course.drift_uncertainty
     for part in timeline.parts:
         assert part.answer.uncertainty_ms > wider_ms + 0.2 * min(each.answer.uncertainty_ms for each in level)
@@ -246,3 +246,12 @@ def test_the_best_steps_are_those_of_a_search_through_all(seed, bins):
     else:
         assert value > best
     assert constant.kind == "constant"
+
+
+def test_the_range_of_a_course_holds_all_that_it_is_within():
+    steps = Course("steps", 0.0, steps=(Step(12.0, 0.5, 0.0, -5.0), Step(15.0, 0.5, -5.0, 2.0)))
+    assert steps.range_within(10, 20) == (-5.0, 2.0)
+    assert steps.range_within(0, 10) == (0.0, 0.0)
+    assert steps.range_within(12, 14) == (-5.0, -5.0)
+    drift = Course("drift", 1.0, origin_s=30.0, drift_ms_per_min=240.0)  # a tenth of a frame a second
+    assert drift.range_within(20, 40) == pytest.approx((0.0, 2.0))

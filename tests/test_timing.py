@@ -1,11 +1,15 @@
 """Exact time: the grid, the samples and the mel steps agree with plain rational arithmetic."""
 
+import re
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from avsync_cli import spec, timing
+from avsync_cli.errors import ConfigError
+from avsync_cli.timing import parse_time
 
 ticks = st.integers(min_value=-(10**7), max_value=10**7)
 times = st.fractions(min_value=-(10**5), max_value=10**5, max_denominator=10**6)
@@ -47,3 +51,17 @@ def test_five_frames_further_are_sixteen_mel_steps_further(frame):
 def test_a_frame_of_lead_is_forty_milliseconds():
     assert timing.lead_ms(2.0) == 80.0
     assert timing.lead_ms(-0.5) == -20.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5", 5), ("5.25s", 5.25), ("00:00:05", 5), ("1:05.5", 65.5), ("01:00:00", 3600), ("90", 90), ("0", 0)],
+)
+def test_moments(text, seconds):
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1", "a", "1:60", "1:2:3:4", "1.5:00", "nan", "inf", "1:-2", ":5"])
+def test_what_is_no_moment(text):
+    with pytest.raises(ConfigError, match=re.escape(repr(text))):
+        parse_time(text)

@@ -7,15 +7,15 @@ from recipes import PUBLISHED, STUDENT
 from synthetic_cache import make_cache
 
 from avsync_cli.spec import RANGE_FRAMES
-from training.clips import load_clips
 from training.config import from_table
-from training.networks import make_network
-from training.pairs import Pair, cut_pairs
+from training.data.clips import load_clips
+from training.data.pairs import Pair, cut_pairs
+from training.evaluation.score_clips import score_clip
+from training.evaluation.torch_encoders import network_encoders
+from training.loops.steps import behave
+from training.networks.presets import make_network
+from training.reach import Reach
 from training.recipe import NetworkConfig
-from training.steps import behave
-from training.tokens import network_encoders
-from training.validate import score_clip
-from training.vocalist import Reach
 
 FRAMES = 44  # more windows than are scored at a time
 

@@ -13,8 +13,6 @@ import torch
 from synthetic_cache import make_cache
 
 from avsync_cli.errors import ConfigError, ModelError
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.clips import load_clips
 from training.config import (
     DataConfig,
     MatchConfig,
@@ -24,7 +22,10 @@ from training.config import (
     from_table,
     read_config,
 )
-from training.match import CHECKPOINT, make_trainer, provenance_of, restore, snapshot, train, train_step
+from training.data.clips import load_clips
+from training.loops.loop import LAST
+from training.loops.match import make_trainer, provenance_of, restore, snapshot, train, train_step
+from training.weights.match_checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 SMALL = ModelConfig(
@@ -63,11 +64,11 @@ def test_resumed_run_equals_uninterrupted(cache, tmp_path):
     first = make_trainer(config, clips)
     rows = [train_step(first, step) for step in range(2)]
     (tmp_path / "cut").mkdir()
-    save_checkpoint(tmp_path / "cut" / CHECKPOINT, snapshot(first, 2, provenance_of(cache)))
+    save_checkpoint(tmp_path / "cut" / LAST, snapshot(first, 2, provenance_of(cache)))
     assert len(rows) == 2
     assert train(config, tmp_path / "cut", resume=True)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")[2:]
-    whole, cut = (load_checkpoint(tmp_path / run / CHECKPOINT) for run in ("whole", "cut"))
+    whole, cut = (load_checkpoint(tmp_path / run / LAST) for run in ("whole", "cut"))
     for name, value in whole.average.items():
         assert torch.equal(value, cut.average[name]), name
     assert (tmp_path / "whole" / "val.csv").read_text().count("\n") > 2
@@ -109,7 +110,7 @@ def test_configurations_that_are_shipped_can_be_read(path):
 
 def test_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / "x.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(ModelError, match="not a checkpoint"):
+    with pytest.raises(ModelError, match="not weights that can be read"):
         load_checkpoint(tmp_path / "x.pt")
 
 
@@ -139,6 +140,7 @@ def start(config, run, *options):
 
 
 @pytest.mark.slow
+@pytest.mark.repeats
 def test_a_terminated_run_saves_itself_and_goes_on(cache, tmp_path):
     config, run = tmp_path / "tiny.toml", tmp_path / "run"
     config.write_text(TINY.format(cache=cache))
@@ -150,7 +152,7 @@ def test_a_terminated_run_saves_itself_and_goes_on(cache, tmp_path):
     _, told = process.communicate(timeout=120)
     assert process.returncode == 130, told
     assert "--resume goes on" in told
-    done = load_checkpoint(run / CHECKPOINT).step
+    done = load_checkpoint(run / LAST).step
     assert 0 < done < 30
     again = start(config, run, "--resume")
     _, told = again.communicate(timeout=120)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from avsync_cli.errors import ModelError
-from training.transformer import CrossModalEncoder, Positions, future_mask
-from training.vocalist import MTDVOCALIST, VOCALIST, Behaviour, Dims, VocaList, load_reference
+from training.networks.transformer import CrossModalEncoder, Positions, future_mask
+from training.networks.vocalist import MTDVOCALIST, VOCALIST, Behaviour, Dims, VocaList
+from training.weights.loading import load_reference
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 TINY = Dims("tiny", 16, (2, 2, 2, 2, 16))

@@ -1,18 +1,15 @@
 """What a baseline's TOML says, and the checkpoints of its runs; an unknown or unused key is an error."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from avsync_cli.errors import ConfigError, ModelError
-from training.baselines import TWO_STREAM, TWO_STREAM_DIMS, TwoStream
-from training.checkpoint import write_whole
-from training.config import as_table, from_table, read_toml, require_least, require_positive
-from training.recipe import PairsConfig, RecipeOptimiser, ValidationConfig
-from training.vocalist import read_weights_file
-
-FORMAT = "avsync-baseline-checkpoint"
-VERSION = 1
+from avsync_cli.errors import ConfigError
+from training.config import read_toml, require_least, require_positive
+from training.networks.avst import AVST_DIMS
+from training.networks.two_stream import TWO_STREAM, TWO_STREAM_DIMS
+from training.recipe import PairsConfig, RecipeOptimiser, SpeedConfig, ValidationConfig
 
 DEFAULT_MARGIN = 10.0  # about the distance that embeddings of the full size begin at
 DEFAULT_CANDIDATES = 26  # the windows of a clip of 30 frames
@@ -20,23 +17,25 @@ DEFAULT_CANDIDATES = 26  # the windows of a clip of 30 frames
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """One run of a baseline; `data.batch` counts pairs for "contrastive", clips' runs for "multi-way".
+    """One run of a baseline; `data.batch` counts pairs for "contrastive", clips' runs for the others.
 
     `margin` is the distance beyond which a negative costs nothing; pairs nearer than half of it count as in
-    sync for F1. `candidates` are the consecutive windows of a clip among which each finds its sound.
+    sync for F1. `candidates` are the consecutive windows of a clip among which each finds its sound, or of
+    "offsets" one does; that is AVST's method, the others are of two-stream networks.
     """
 
     name: str
     cache: str
-    method: Literal["contrastive", "multi-way"]
+    method: Literal["contrastive", "multi-way", "offsets"]
     experiment: str = ""
     label: str = ""
-    network: str = TWO_STREAM.name
+    network: str = TWO_STREAM.name  # offsets: one of AVST_DIMS
     margin: float | None = None  # contrastive: DEFAULT_MARGIN
-    candidates: int | None = None  # multi-way: DEFAULT_CANDIDATES
+    candidates: int | None = None  # multi-way, offsets: DEFAULT_CANDIDATES
     optimiser: RecipeOptimiser = field(default_factory=RecipeOptimiser)
     data: PairsConfig = field(default_factory=PairsConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
     seed: int = 0
     threads: int = 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -45,8 +44,9 @@ class BaselineConfig:
     max_steps: int | None = None  # end here; the schedule stays that of all epochs
 
     def __post_init__(self) -> None:
-        if self.network not in TWO_STREAM_DIMS:
-            raise ConfigError(f"network {self.network!r} is not one of {', '.join(TWO_STREAM_DIMS)}")
+        networks = AVST_DIMS if self.method == "offsets" else TWO_STREAM_DIMS
+        if self.network not in networks:
+            raise ConfigError(f"{self.method}: network {self.network!r} is not one of {', '.join(networks)}")
         require_least(0, seed=self.seed)
         require_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
         require_least(1, threads=self.threads, max_steps=self.max_steps)
@@ -54,9 +54,11 @@ class BaselineConfig:
         require_positive(margin=self.margin)
         unused = {
             "margin": self.margin is not None and self.method != "contrastive",
-            "candidates": self.candidates is not None and self.method != "multi-way",
-            "negatives": self.method == "multi-way" and self.data.negatives != PairsConfig().negatives,
+            "candidates": self.candidates is not None and self.method == "contrastive",
+            "negatives": self.method != "contrastive" and self.data.negatives != PairsConfig().negatives,
             "micro_batches": self.data.micro_batches > 1,
+            "mel": self.data.mel != "clip",
+            "rule": self.validation.rule != "fixed",
             "augment": self.data.augment is not None,
             "ema": self.optimiser.ema is not None,
             "precision": self.optimiser.precision != "fp32",
@@ -67,57 +69,6 @@ class BaselineConfig:
                 raise ConfigError(f"baseline {self.method}: has no use for {key!r}")
 
 
-@dataclass(frozen=True)
-class BaselineCheckpoint:
-    """`step` steps are done; `rest` (optimiser, best figure) is what a run goes on from."""
-
-    config: BaselineConfig
-    step: int
-    network: dict[str, Any]
-    rest: dict[str, Any]
-    origin: dict[str, Any]
-
-
-def read_baseline(path: Path) -> BaselineConfig:
-    """Read a TOML configuration. Raises ConfigError."""
-    return read_toml(BaselineConfig, path)
-
-
-def save_baseline(path: Path, checkpoint: BaselineCheckpoint) -> None:
-    """Write a checkpoint whole or not at all."""
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "config": as_table(checkpoint.config),
-        "step": checkpoint.step,
-        "network": checkpoint.network,
-        "rest": checkpoint.rest,
-        "origin": checkpoint.origin,
-    }
-    write_whole(path, content)
-
-
-def load_baseline(path: Path) -> BaselineCheckpoint:
-    """Read a checkpoint. Raises ModelError where the file is not one."""
-    content = read_weights_file(path)
-    if not is_baseline_checkpoint(content):
-        raise ModelError(f"{path}: not a baseline's checkpoint of this version")
-    try:
-        config = from_table(BaselineConfig, content["config"], where=str(path))
-        return BaselineCheckpoint(
-            config, **{key: content[key] for key in ("step", "network", "rest", "origin")}
-        )
-    except (ConfigError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: not a checkpoint that can be read") from error
-
-
-def is_baseline_checkpoint(content: Any) -> bool:  # noqa: ANN401 - what a file holds
-    """Whether the content of a file of weights is a baseline's checkpoint."""
-    return (content.get("format"), content.get("version")) == (FORMAT, VERSION)
-
-
-def baseline_net(checkpoint: BaselineCheckpoint) -> TwoStream:
-    """The network of a checkpoint, in evaluation mode."""
-    net = TwoStream(TWO_STREAM_DIMS[checkpoint.config.network])
-    net.load_state_dict(checkpoint.network)
-    return net.eval()
+def read_baseline(path: Path, changes: Sequence[str] = ()) -> BaselineConfig:
+    """Read a TOML configuration with the given changes, KEY=VALUE. Raises ConfigError."""
+    return read_toml(BaselineConfig, path, changes)

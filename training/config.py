@@ -1,13 +1,14 @@
 """Configurations: TOML tables into frozen dataclasses; an unknown or ill-typed key is an error."""
 
 import dataclasses
-import tomllib
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from avsync_cli.errors import ConfigError
+from training.tables import read_table
 
 T = TypeVar("T")
 
@@ -37,8 +38,9 @@ class DataConfig:
     audio_context: int = 0  # audio windows before and after them that are candidates too
     min_windows: int = 8  # shorter clips are not used
     cut_windows: int = 0  # at most so many are taken away at each end, of picture and sound separately
+    grouped: bool = False  # clips of one source stand beside each other, as rivals of like sound
     leave_out: tuple[str, ...] = ()  # sources that are not trained on, for an audit of them
-    start: dict[str, float] = field(default_factory=dict)
+    start: dict[str, float] = field(default_factory=dict)  # none, nor at the end: all clips as one domain
     end: dict[str, float] = field(default_factory=dict)
 
 
@@ -97,6 +99,12 @@ class LossConfig:
     neighbour: float = 0.15  # of the target, on each neighbour of the true window
     curve: float = 0.5  # weight of the clip-level term
     min_run: int = 5  # windows that a curve is averaged over, at least
+    others: int = 0  # clips of the batch whose sound competes too; with any, "none of these" is an answer
+    null: float = 0.5  # weight of that answer where a run is compared with another clip's sound
+    null_score: float = 3.0  # the mean score of a run at which "none of these" is as likely as an offset
+
+    def __post_init__(self) -> None:
+        require_least(0, others=self.others, null=self.null)
 
 
 @dataclass(frozen=True)
@@ -137,18 +145,14 @@ class MatchConfig:
         require_least(0, validate_every=self.validate_every)  # 0: never
 
 
-def read_config(path: Path) -> MatchConfig:
-    """Read the TOML configuration of a matching run. Raises ConfigError."""
-    return read_toml(MatchConfig, path)
+def read_config(path: Path, changes: Sequence[str] = ()) -> MatchConfig:
+    """Read the TOML configuration of a matching run with the given changes, KEY=VALUE. Raises ConfigError."""
+    return read_toml(MatchConfig, path, changes)
 
 
-def read_toml(kind: type[T], path: Path) -> T:
-    """A dataclass from a TOML file. Raises ConfigError."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return from_table(kind, table, where=str(path))
+def read_toml(kind: type[T], path: Path, changes: Sequence[str] = ()) -> T:
+    """A dataclass from a TOML file and the files that it builds on. Raises ConfigError."""
+    return from_table(kind, read_table(path, changes), where=str(path))
 
 
 def from_table(kind: type[T], table: dict[str, Any], *, where: str) -> T:
@@ -200,7 +204,10 @@ def _value(kind: Any, value: Any, *, where: str) -> Any:  # noqa: ANN401 - types
     if origin in (Union, types.UnionType):
         return _any_of(get_args(kind), value, where=where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{where}: {error}") from error
     if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
         raise ConfigError(f"{where}: must be {kind.__name__}")
     return value

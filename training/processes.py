@@ -43,11 +43,12 @@ class Processes:
 
 
 @contextmanager
-def join_processes(device: torch.device, *, parts: int) -> Iterator[Processes]:
-    """Join the processes of a `torchrun` that do the `parts` of every step. Raises ConfigError."""
+def join_processes(device: torch.device, *, parts: int, what: str) -> Iterator[Processes]:
+    """Join the processes of a `torchrun` that do the `parts` of every step, called `what`. Raises
+    ConfigError."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if parts % world:
-        raise ConfigError(f"data: {parts} micro_batches cannot be shared by {world} processes")
+        raise ConfigError(f"data: {parts} {what} cannot be shared by {world} processes")
     if world == 1:
         yield Processes()
         return

@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from training.baseline_recipe import DEFAULT_CANDIDATES, BaselineConfig
-from training.baselines import TWO_STREAM_SMALL
 from training.config import WINDOW_NETWORK, MatchConfig, ModelConfig
+from training.networks.avst import AVST_SMALL
+from training.networks.two_stream import TWO_STREAM_SMALL
 from training.recipe import NetworkConfig, PairsConfig, Recipe, ValidationConfig
 
 STEPS = 2
 _BATCH = 3  # the least that has an angle between pairs, as RKD compares them
+_BASELINE_BATCH = 4  # which two or four processes can share
 _VALIDATION_PAIRS = 4
 _CANDIDATES = 8
 
@@ -50,13 +52,13 @@ def shrink_recipe(recipe: Recipe) -> Recipe:
 def shrink_baseline(config: BaselineConfig) -> BaselineConfig:
     """A baseline in two steps, each followed by a validation."""
     candidates = None
-    if config.method == "multi-way":
+    if config.method != "contrastive":
         candidates = min(config.candidates or DEFAULT_CANDIDATES, _CANDIDATES)
     return replace(
         config,
-        network=TWO_STREAM_SMALL.name,
+        network=(AVST_SMALL if config.method == "offsets" else TWO_STREAM_SMALL).name,
         candidates=candidates,
-        data=_shrink_data(config.data),
+        data=_shrink_data(config.data, batch=_BASELINE_BATCH),
         validation=_shrink_validation(config.validation),
         threads=1,
         log_every=1,
@@ -87,9 +89,9 @@ def _shrink_network(network: NetworkConfig) -> NetworkConfig:
     return replace(network, dims=network.dims | _SMALL_DIMS.get(network.preset, {}))
 
 
-def _shrink_data(data: PairsConfig) -> PairsConfig:
+def _shrink_data(data: PairsConfig, *, batch: int = _BATCH) -> PairsConfig:
     """A small batch; an epoch that takes every clip stays so, as shards allow no other."""
-    batch = _BATCH * data.micro_batches
+    batch *= data.micro_batches
     return replace(data, batch=batch, epoch_pairs=data.epoch_pairs and batch, epochs=STEPS)
 
 

@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from avsync_cli.contract import CONTRACT_FILE
 from avsync_cli.errors import ConfigError
 
 
@@ -28,3 +29,8 @@ def require_writable(path: Path) -> None:
     """Raises ConfigError where a file of that name could not be written."""
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise ConfigError(f"{path}: cannot be written")
+
+
+def write_contract(folder: Path, declared: Mapping[str, Any]) -> None:
+    """Write `model.json` whole or not at all."""
+    write_json(folder / CONTRACT_FILE, declared)

@@ -18,8 +18,8 @@ from avsync_cli import __version__
 from avsync_cli.batch.records import FileError, Item, Record
 from avsync_cli.batch.worker import Settings
 from avsync_cli.batch.workers import Answer, Worker
-from avsync_cli.errors import AvsyncError, ConfigError, ScanError
-from avsync_cli.model import identify_student
+from avsync_cli.contract import identify_student
+from avsync_cli.errors import AvsyncError, ConfigError, ScanError, first_line
 from avsync_cli.spec import Precision
 
 if TYPE_CHECKING:
@@ -179,5 +179,4 @@ def _connect(address: str) -> "Client":
     try:
         return Client(address, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{address}: no scheduler answers: {text}") from error
+        raise ConfigError(f"{address}: no scheduler answers: {first_line(error)}") from error

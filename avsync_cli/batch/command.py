@@ -1,14 +1,14 @@
 """`avsync scan`: its options, and what is printed and written after it."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from avsync_cli.batch.limits import DEFAULT_COPY_MB, DEFAULT_MEMORY_MB
+from avsync_cli.command_options import FollowPlaylists, Model, Precision, RangeFrames, Speaker, Tolerance
 from avsync_cli.errors import EXIT_IN_SYNC, EXIT_INTERRUPTED, EXIT_MEDIA, ConfigError, complain
-from avsync_cli.spec import DEFAULT_TOLERANCE, Wanted
+from avsync_cli.spec import DEFAULT_TOLERANCE, EVERY_S, RANGE_FRAMES
 
 
 def scan(
@@ -29,14 +29,20 @@ def scan(
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Go on, and check again what ended in an error.")
     ] = False,
-    tolerance: Annotated[str, typer.Option(help="What counts as in sync, as for check.")] = DEFAULT_TOLERANCE,
+    tolerance: Tolerance = DEFAULT_TOLERANCE,
     full: Annotated[
         bool, typer.Option("--full", help="Look at all of long videos, not at passages.")
     ] = False,
-    model: Annotated[
-        Path | None, typer.Option(help="Folder of another student than the bundled one.")
+    range_frames: RangeFrames = RANGE_FRAMES,
+    speaker: Speaker = "auto",
+    every: Annotated[
+        float, typer.Option(help="Seconds from one point of the timeline to the next.")
+    ] = EVERY_S,
+    audio_stream: Annotated[
+        int | None, typer.Option(min=0, help="Which of several sounds of each video, from 0.")
     ] = None,
-    precision: Annotated[Wanted, typer.Option(help="Arithmetic of the student, as for check.")] = "auto",
+    model: Model = None,
+    precision: Precision = "auto",
     jobs: Annotated[
         str, typer.Option(help="Videos checked at once, one core each; auto: what cores and memory allow.")
     ] = "auto",
@@ -46,16 +52,28 @@ def scan(
     cpu_time: Annotated[
         float | None, typer.Option(help="CPU seconds for one video; without it as the timeout.")
     ] = None,
-    memory: Annotated[int, typer.Option(help="MB for one worker.")] = DEFAULT_MEMORY_MB,
+    memory: Annotated[int, typer.Option(help="MB for one video.")] = DEFAULT_MEMORY_MB,
     copy_limit: Annotated[
         int, typer.Option(help="MB up to which a video at an address is copied here.")
     ] = DEFAULT_COPY_MB,
     scheduler: Annotated[
         str | None, typer.Option(help="Check on the Dask cluster at this address, such as tcp://HOST:8786.")
     ] = None,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Write a copy in sync, NAME.synced.EXT, beside each that is out of sync."),
+    ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the results as CSV too.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write the results as Parquet too.")] = None,
+    faces: Annotated[
+        Path | None, typer.Option(help="Write a row for each face of each passage, as .csv or .parquet.")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a page over all videos, and one of each, to this folder."),
+    ] = None,
     summary: Annotated[Path | None, typer.Option(help="Write the final table as JSON too.")] = None,
+    follow_playlists: FollowPlaylists = False,
     exit_zero: Annotated[
         bool, typer.Option("--exit-zero", help="End with 0 whatever the answers are.")
     ] = False,
@@ -68,37 +86,55 @@ def scan(
     Exit codes: the gravest of all answers, as for check; 6 the results cannot be written or the cluster is
     gone, 130 interrupted.
     """
-    if sys.platform == "win32":
-        raise ConfigError("avsync scan needs Linux or macOS")
-    from avsync_cli.batch.records import printable
+    from avsync_cli.batch.journal import read_answers
+    from avsync_cli.batch.options import ScanOptions
+    from avsync_cli.batch.overview import write_overview
     from avsync_cli.batch.run import scan_files
     from avsync_cli.batch.tables import check_outputs
+    from avsync_cli.escapes import printable
+    from avsync_cli.options import CheckOptions
 
-    outputs = [path for path in (csv, parquet, summary) if path is not None]
-    check_outputs(results, outputs, parquet=parquet is not None)
+    outputs = [path for path in (csv, parquet, faces, summary) if path is not None]
+    is_parquet = parquet is not None or (faces is not None and faces.suffix == ".parquet")
+    check_outputs(results, outputs, parquet=is_parquet)
     scanned = scan_files(
         sources,
         results,
-        include=include,
-        exclude=exclude,
-        outputs=outputs,
-        resume=resume,
-        retry_errors=retry_errors,
-        tolerance=tolerance,
-        full=full,
+        scan=ScanOptions(
+            include=include,
+            exclude=exclude,
+            outputs=outputs,
+            resume=resume,
+            retry_errors=retry_errors,
+            jobs=_parse_jobs(jobs),
+            timeout_s=timeout,
+            cpu_s=cpu_time,
+            memory_mb=memory,
+            copy_mb=copy_limit,
+            scheduler=scheduler,
+            fix=fix,
+            pages=None if report is None else report.resolve(),
+            follow_playlists=follow_playlists,
+        ),
+        options=CheckOptions(
+            tolerance=tolerance,
+            full=full,
+            range_frames=range_frames,
+            speaker=speaker,
+            every_s=every,
+            audio_stream=audio_stream,
+        ),
         model=model,
         precision=precision,
-        jobs=_parse_jobs(jobs),
-        timeout_s=timeout,
-        cpu_s=cpu_time,
-        memory_mb=memory,
-        copy_mb=copy_limit,
-        scheduler=scheduler,
         show_progress=not quiet,
     )
-    for line in scanned.unread:
+    for line in (*scanned.unread, *scanned.not_fixed):
         complain(printable(line))
-    code = _sum_up(results, csv=csv, parquet=parquet, summary=summary, quiet=quiet)
+    code = _sum_up(results, csv=csv, parquet=parquet, faces=faces, summary=summary, quiet=quiet)
+    if report is not None:
+        write_overview(read_answers(results), report)
+    if fix and not quiet:
+        typer.echo(f"{scanned.fixed} fixed, {len(scanned.not_fixed)} not fixed")
     if scanned.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     from avsync_cli.report import gravest_exit_code
@@ -108,7 +144,13 @@ def scan(
 
 
 def _sum_up(
-    results: Path, *, csv: Path | None, parquet: Path | None, summary: Path | None, quiet: bool
+    results: Path,
+    *,
+    csv: Path | None,
+    parquet: Path | None,
+    faces: Path | None,
+    summary: Path | None,
+    quiet: bool,
 ) -> int:
     """Write and print what the results file says as a whole, and return its gravest exit code."""
     from avsync_cli.batch import tables
@@ -120,6 +162,8 @@ def _sum_up(
         tables.write_csv(read_answers(results), csv)
     if parquet is not None:
         tables.write_parquet(read_answers(results), parquet)
+    if faces is not None:
+        tables.write_faces(read_answers(results), faces)
     if summary is not None:
         tables.write_summary(total, summary)
     if not quiet:  # last, because whoever reads it may be gone

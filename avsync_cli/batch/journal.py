@@ -6,20 +6,21 @@ refused as it is.
 """
 
 import errno
-import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from avsync_cli.batch.records import Item, Record, encode_record
+from avsync_cli.batch.records import Item, Record, encode_record, is_record
 from avsync_cli.errors import ConfigError, ScanError
 from avsync_cli.spec import REPORT_SCHEMA_VERSION, Tolerance
 
 _BEGINNING = b'{"schema_version": '
-_ANSWER, _ERROR = b"\0", b"\1"
+_MARKS = {"in_sync": b"\0", "out_of_sync": b"\1", "undetermined": b"\2", "error": b"\3"}
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # Windows would change the bytes
 
 
 class Journal:
@@ -31,20 +32,26 @@ class Journal:
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
         self._length = 0
-        self._answers: dict[bytes, bytes] = {}  # path -> its last key, and a byte: whether an error
+        self._answers: dict[bytes, bytes] = {}  # path -> its last key, and a byte for the status
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def has_answer(self, item: Item, model_sha256: str, *, accept_errors: bool = True) -> bool:
-        """Whether the last line of this path is about this very file and this model."""
+    def find_status(self, item: Item, model_sha256: str) -> str | None:
+        """The status that the last line of this path gives, if it is about this very file and this model."""
         last = self._answers.get(_digest(item.path), b"")
         key = _key(item.path, item.size, item.mtime, model_sha256)
-        return last == key + _ANSWER or (accept_errors and last == key + _ERROR)
+        return next((status for status, mark in _MARKS.items() if last == key + mark), None)
+
+    def has_answer(self, item: Item, model_sha256: str, *, accept_errors: bool = True) -> bool:
+        """Whether the last line of this path is about this very file and this model."""
+        status = self.find_status(item, model_sha256)
+        return status is not None and (accept_errors or status != "error")
 
     def append(self, record: Record) -> None:
         """Add a line; on return it is on the disk. Raises ScanError, and then nothing was added."""
         line = encode_record(record)
+        self._refuse_lost()
         try:
             rest = memoryview(line)
             while rest:
@@ -58,6 +65,16 @@ class Journal:
             ) from error
         self._length += len(line)
         self._remember(record)
+
+    def _refuse_lost(self) -> None:
+        """Lines that go to a file that was removed or replaced would be lost. Raises ScanError."""
+        held = os.fstat(self._descriptor)
+        try:
+            named = os.stat(self._path)
+        except OSError:
+            named = None
+        if named is None or (named.st_dev, named.st_ino) != (held.st_dev, held.st_ino):
+            raise ScanError(f"{self._path}: was removed or replaced while the scan wrote to it")
 
     def load(self, limits: Tolerance, *, full: bool) -> None:
         """Take up what the file holds and cut a torn last line off. Raises ConfigError."""
@@ -84,7 +101,7 @@ class Journal:
 
     def _remember(self, record: Record) -> None:
         key = _key(record["path"], record["size"], record["mtime"], record["model"]["sha256"])
-        self._answers[_digest(record["path"])] = key + (_ERROR if record["status"] == "error" else _ANSWER)
+        self._answers[_digest(record["path"])] = key + _MARKS[record["status"]]
 
 
 @contextmanager
@@ -97,16 +114,13 @@ def open_journal(
     with other limits, with or without `full` otherwise, or is not a results file at all.
     """
     path = Path(path)
-    descriptor = _open_locked(path)
-    try:
+    with _locked(path) as descriptor:
         journal = Journal(path, descriptor)
         if resume:
             journal.load(limits, full=full)
         elif os.fstat(descriptor).st_size:
             raise ConfigError(f"{path}: holds results already; --resume continues them")
         yield journal
-    finally:
-        os.close(descriptor)
 
 
 def read_line(line: bytes, where: str) -> Record:
@@ -114,9 +128,8 @@ def read_line(line: bytes, where: str) -> Record:
     try:
         record = json.loads(line)
         version = record["schema_version"]
-        complete = {"path", "size", "mtime", "status", "reason", "limits_ms"} <= record.keys()
-        complete = complete and isinstance(record["model"]["sha256"], str)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        complete = version != REPORT_SCHEMA_VERSION or is_record(record)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise ConfigError(f"{where}: is not a result of avsync scan") from None
     if version != REPORT_SCHEMA_VERSION:
         raise ConfigError(f"{where}: has version {version}, this avsync reads {REPORT_SCHEMA_VERSION}")
@@ -145,36 +158,52 @@ def _read_lines(path: str | Path) -> Iterator[tuple[int, Record]]:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
 
 
-def _open_locked(path: Path) -> int:
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """A descriptor of the results file, for one scan alone. Raises ConfigError.
+
+    Locked is a file beside it, `.NAME.lock`, which stays: on Windows a locked file could not be read.
+    """
+    from filelock import FileLock, Timeout
+
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        descriptor = os.open(path, _FLAGS, 0o666)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
+    real = Path(os.path.realpath(path))
+    lock = FileLock(real.with_name(f".{real.name}.lock"), mode=0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.is_file():
             raise OSError(errno.EINVAL, "is not a file that results can be kept in")
+        lock.acquire(timeout=0)
         _flush_folder(path.parent)
     except OSError as error:
         os.close(descriptor)
-        busy = isinstance(error, BlockingIOError)
+        busy = isinstance(error, Timeout)
         why = "another scan writes to it" if busy else error.strerror or str(error)
         raise ConfigError(f"{path}: {why}") from error
-    return descriptor
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+        lock.release()
 
 
 def _flush(descriptor: int) -> None:
     """Have the disk itself keep what was written; on macOS fsync leaves it in the disk's cache."""
-    full: int | None = getattr(fcntl, "F_FULLFSYNC", None)
-    if full is not None:
+    if sys.platform == "darwin":
+        import fcntl
+
         with suppress(OSError):  # not every file system can
-            fcntl.fcntl(descriptor, full)
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
     os.fsync(descriptor)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the file's name as lasting as its lines, where the file system can."""
+    """Make the file's name as lasting as its lines, where the file system can; Windows opens no folders."""
+    if sys.platform == "win32":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):

@@ -1,6 +1,7 @@
 """A file of a scan, and the line that answers for it: the report of `check --json` and what it belongs to."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -84,6 +85,51 @@ def make_record(
     return answer | keys | {"model": identity, "full": full}
 
 
+def is_record(record: Record) -> bool:
+    """Whether a line of a results file has what is read of it.
+
+    Raises KeyError, TypeError, ValueError or OverflowError where it surely has not.
+    """
+    exit_code_of(record["status"])
+    texts = [record["file"], record["path"], record["message"]]
+    texts += [record["model"]["name"], record["model"]["sha256"]]
+    texts += [record[name] for name in ("reason", "direction") if record[name] is not None]
+    numbers = [record[name] for name in (*_NUMBERS, "size", "mtime") if record[name] is not None]
+    numbers += [record["timings_s"]["total"], *record["limits_ms"]]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(map(_is_number, numbers))
+        and len(record["limits_ms"]) == 2
+        and _is_curve(record["curve"])
+        and isinstance(record["tracks"], list)
+        and all(map(_is_track, record["tracks"]))
+        and (record["status"] != "out_of_sync" or record["audio_lead_ms"] is not None)
+    )
+
+
+def _is_track(track: Record) -> bool:
+    numbers = [track["start_s"], track["end_s"], *track["box"]]
+    numbers += [
+        track[name] for name in ("audio_lead_ms", "confidence", "mouth_motion") if track[name] is not None
+    ]
+    return (
+        all(map(_is_number, numbers))
+        and len(track["box"]) == 4
+        and track["speaking"] in (True, False, None)
+        and _is_curve(track["curve"])
+    )
+
+
+def _is_curve(curve: Any) -> bool:  # noqa: ANN401 - a JSON value
+    return curve is None or (
+        isinstance(curve, list) and all(score is None or _is_number(score) for score in curve)
+    )
+
+
+def _is_number(value: Any) -> bool:  # noqa: ANN401 - a JSON value
+    return type(value) in (int, float) and math.isfinite(value)
+
+
 def encode_record(record: Record) -> bytes:
     """One line of plain ASCII: file names of any bytes, newlines too, come back as they were."""
     return json.dumps(record, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
@@ -91,8 +137,3 @@ def encode_record(record: Record) -> bytes:
 
 def exit_code_of_record(record: Record) -> int:
     return EXIT_BUG if record["reason"] == "failed" else exit_code_of(record["status"])
-
-
-def printable(text: str) -> str:
-    """Text for a terminal: control characters and bytes that are no text are shown, not sent."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -15,9 +15,9 @@ from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avsync_cli.batch.limits import MB
 from avsync_cli.batch.records import FileError, Item
 from avsync_cli.errors import ConfigError
+from avsync_cli.machine import MB
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -70,7 +70,7 @@ def list_address(
         else:
             yield from _look(listing, source, root)
     except Exception as error:  # each store raises its own, and fsspec lets them pass
-        unread.append(f"{source}: {_describe(error)}")
+        unread.append(f"{source}: {_reason_of(error)}")
 
 
 def stat_address(item: Item) -> Item:
@@ -79,7 +79,7 @@ def stat_address(item: Item) -> Item:
     try:
         return _with_details(item, filesystem.info(path))
     except Exception as error:  # as above
-        raise FileError("unreachable", _describe(error)) from error
+        raise FileError("unreachable", _reason_of(error)) from error
 
 
 def copy_address(item: Item, folder: Path, *, limit_bytes: int) -> Path:
@@ -101,7 +101,7 @@ def copy_address(item: Item, folder: Path, *, limit_bytes: int) -> Path:
     except FileError:
         raise
     except Exception as error:  # as above
-        raise FileError("unreachable", _describe(error)) from error
+        raise FileError("unreachable", _reason_of(error)) from error
     if item.size is not None and copied != item.size:
         raise FileError("changed", f"has {copied} bytes, but had {item.size} when it was listed")
     return copy
@@ -152,7 +152,7 @@ def _walk(listing: _Listing, source: str, root: str) -> Iterator[Item]:
             listing.filesystem.invalidate_cache(folder)
         except Exception as error:  # as in `list_address`
             listing.unread.append(
-                f"{_item(listing.filesystem, source, root, folder).file}: {_describe(error)}"
+                f"{_item(listing.filesystem, source, root, folder).file}: {_reason_of(error)}"
             )
             continue
         folders = []
@@ -217,7 +217,7 @@ def _open_address(source: str) -> tuple["AbstractFileSystem", str]:
             f"{source}: addresses need the extra `remote`: pip install 'avsync-cli[remote]'{why}"
         ) from error
     except Exception as error:  # an unknown protocol, settings that cannot be read
-        raise ConfigError(f"{source}: {_describe(error)}") from error
+        raise ConfigError(f"{source}: {_reason_of(error)}") from error
     return filesystem, str(path)
 
 
@@ -229,6 +229,6 @@ def _reach(item: Item) -> tuple["AbstractFileSystem", str]:
         raise FileError("unreachable", str(error)) from error
 
 
-def _describe(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())

@@ -1,37 +1,39 @@
 """The scan's whole story: sources -> files -> those without an answer -> workers -> the results file."""
 
-import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
-from avsync_cli.batch.journal import Journal, open_journal
-from avsync_cli.batch.limits import DEFAULT_COPY_MB, DEFAULT_MEMORY_MB, MB, count_jobs
-from avsync_cli.batch.progress import Progress
+from avsync_cli.batch.fixing import find_broken, fix_items, load_fixer
+from avsync_cli.batch.journal import Journal, open_journal, read_answers
+from avsync_cli.batch.limits import count_jobs
+from avsync_cli.batch.options import ScanKeywords, ScanOptions, combine_options
+from avsync_cli.batch.overview import prepare_folder
+from avsync_cli.batch.progress import ScanProgress
 from avsync_cli.batch.records import FileError, Item, make_record
 from avsync_cli.batch.sources import Filter, examine, find_files
 from avsync_cli.batch.worker import Loader, Settings, load_checker
 from avsync_cli.batch.workers import Answer, Crew, LocalCrew
-from avsync_cli.errors import ConfigError
-from avsync_cli.model import identify_student
+from avsync_cli.contract import identify_student
+from avsync_cli.machine import MB
+from avsync_cli.options import CheckOptions
 from avsync_cli.precision import choose_precision
 from avsync_cli.report import ModelId
-from avsync_cli.spec import DEFAULT_TOLERANCE, Precision, Tolerance, Wanted, parse_tolerance
+from avsync_cli.spec import Precision, Tolerance, Wanted
+from avsync_cli.stops import hearing_stops
 
 if TYPE_CHECKING:
     from avsync_cli.batch.cluster import ClusterCrew
 
 _LOOK_S = 0.5  # between two looks at an interrupt and the progress
 _FILL_S = 0.1  # for skipping files before those in work are looked at
-_LEAST_MEMORY_MB = 64
-_MOST_MEMORY_MB = 1 << 20
-_LONGEST_S = 1e8  # three years; timers of the system end not far beyond
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Scanned:
     answered: int
     unread: tuple[str, ...]
     interrupted: bool
+    fixed: int = 0
+    not_fixed: tuple[str, ...] = ()  # a line for each that could not be
 
 
 @dataclass
@@ -56,63 +60,75 @@ def scan_files(
     sources: Sequence[str],
     results: str | Path,
     *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    outputs: Sequence[Path] = (),
-    resume: bool = False,
-    retry_errors: bool = False,
-    tolerance: str | Tolerance = DEFAULT_TOLERANCE,
-    full: bool = False,
+    scan: ScanOptions | None = None,
+    options: CheckOptions | None = None,
     model: str | Path | None = None,
     precision: Wanted = "auto",
-    jobs: int = 0,
-    timeout_s: float | None = None,
-    cpu_s: float | None = None,
-    memory_mb: int = DEFAULT_MEMORY_MB,
-    copy_mb: int = DEFAULT_COPY_MB,
-    scheduler: str | None = None,
     show_progress: bool = False,
     load: Loader | None = None,
+    **keywords: Unpack[ScanKeywords],
 ) -> Scanned:
     """Check all videos of `sources` (see `sources.find_files`) and append an answer for each to `results`.
 
-    `outputs` are further files that are not to be scanned; `full` is as for `check_file`; `jobs` 0 takes what
-    the machine has. `load` plugs another check in: a function that can be imported, called once in each
-    worker, which returns one that makes a `Report` of a path. Raises ConfigError, ModelError or ScanError; a
-    file that cannot be checked is an answer too. An interrupt lets the files in work finish, a second one
-    does not.
+    How to scan comes as `scan`, what is asked of each video as `options`; both may come as keywords of the
+    same names, which go first. `load` plugs another check in: a function that can be imported, called once
+    in each worker, which returns one that makes a `Report` of a path. Raises ConfigError, ModelError or
+    ScanError; a file that cannot be checked is an answer too. An interrupt lets the files in work finish, a
+    second one does not.
     """
-    limits = parse_tolerance(tolerance)
-    if not all(s is None or 0 < s <= _LONGEST_S for s in (timeout_s, cpu_s)):
-        raise ConfigError(f"times must be above 0 and at most {_LONGEST_S:.0e} s")
-    if not _LEAST_MEMORY_MB <= memory_mb <= _MOST_MEMORY_MB or copy_mb < 1:
-        most = f"{_LEAST_MEMORY_MB} MB and at most {_MOST_MEMORY_MB} MB"
-        raise ConfigError(f"memory must be at least {most}, copies at least 1 MB")
-    if scheduler is not None and jobs:
-        raise ConfigError("--jobs is for this machine; with --scheduler the cluster's threads count")
+    scan, options = combine_options(scan, options, keywords)
+    limits, full = options.limits, options.full
     folder = None if model is None else str(Path(model).resolve())
     chosen = choose_precision(precision, model)  # here, for all machines: their answers are to be alike
     identity = ModelId(*identify_student(model, precision=chosen), chosen)
+    pages = None if load is not None else scan.pages  # another check makes none
+    if pages is not None:
+        prepare_folder(pages)
     settings = Settings(
-        load=load or partial(load_checker, folder, limits, full, chosen),
+        load=load or partial(load_checker, folder, options, chosen, with_pages=pages is not None),
         tolerance=limits,
-        timeout_s=timeout_s,
-        cpu_s=cpu_s,
-        memory_bytes=memory_mb * MB,
-        copy_bytes=copy_mb * MB,
+        timeout_s=scan.timeout_s,
+        cpu_s=scan.cpu_s,
+        memory_bytes=scan.memory_mb * MB,
+        copy_bytes=scan.copy_mb * MB,
+        pages=pages,
+        follow_playlists=scan.follow_playlists,
     )
-    own = frozenset(str(Path(path).resolve()) for path in (results, *outputs))
+    own = frozenset(str(Path(path).resolve()) for path in (results, *scan.outputs))
+    jobs = scan.jobs or count_jobs(settings.memory_bytes)
     with (
-        open_journal(results, limits=limits, full=full, resume=resume or retry_errors) as journal,
-        _hire(settings, scheduler, jobs or count_jobs(settings.memory_bytes), folder, chosen) as crew,
+        open_journal(results, limits=limits, full=full, resume=scan.resume or scan.retry_errors) as journal,
+        _hire(settings, scan.scheduler, jobs, folder, chosen) as crew,
     ):
-        found = find_files(sources, Filter(tuple(include), tuple(exclude), own))
-        with Progress(len(found.items), shown=show_progress) as progress, _interruptible() as interrupt:
-            scan = _Scan(
-                journal, crew, progress, interrupt, identity, limits, full, accept_errors=not retry_errors
-            )
-            scan.run(iter(found.items.values()))
-    return Scanned(len(found.items), scan.skipped, scan.answered, tuple(found.unread), interrupt.asked)
+        wanted = Filter(tuple(scan.include), tuple(scan.exclude), own, scan.follow_playlists)
+        found = find_files(sources, wanted)
+        with ScanProgress(len(found.items), shown=show_progress) as progress, _interruptible() as interrupt:
+            accept = not scan.retry_errors
+            run = _Scan(journal, crew, progress, interrupt, identity, limits, full, accept_errors=accept)
+            run.run(iter(found.items.values()))
+    scanned = Scanned(len(found.items), run.skipped, run.answered, tuple(found.unread), interrupt.asked)
+    if not scan.fix or scanned.interrupted:
+        return scanned
+    fixer = replace(settings, load=partial(load_fixer, folder, options, chosen), pages=None)
+    return _fix_found(scanned, Path(results), fixer, scan.jobs, show_progress=show_progress)
+
+
+def _fix_found(
+    scanned: Scanned, results: Path, settings: Settings, jobs: int, *, show_progress: bool
+) -> Scanned:
+    """Write the copies that are missing of all files that the results say are out of sync."""
+    broken = list(find_broken(read_answers(results)))
+    with (
+        LocalCrew(settings, jobs=jobs or count_jobs(settings.memory_bytes)) as crew,
+        ScanProgress(len(broken), shown=show_progress and bool(broken)) as progress,
+        _interruptible() as interrupt,
+    ):
+        coming = takewhile(lambda _: not interrupt.asked, broken)
+        ends = list(fix_items(coming, crew, progress))
+    not_fixed = tuple(f"{item.file}: not fixed: {why}" for item, why in ends if why is not None)
+    return replace(
+        scanned, interrupted=interrupt.asked, fixed=len(ends) - len(not_fixed), not_fixed=not_fixed
+    )
 
 
 @dataclass
@@ -121,7 +137,7 @@ class _Scan:
 
     journal: Journal
     crew: Crew
-    progress: Progress
+    progress: ScanProgress
     interrupt: Interrupt
     model: ModelId
     limits: Tolerance
@@ -168,11 +184,12 @@ class _Scan:
             self.crew.submit(item)
 
     def _is_answered(self, item: Item) -> bool:
-        answered = self.journal.has_answer(item, self.model.sha256, accept_errors=self.accept_errors)
-        if answered:
-            self.skipped += 1
-            self.progress.skip()
-        return answered
+        status = self.journal.find_status(item, self.model.sha256)
+        if status is None or (status == "error" and not self.accept_errors):
+            return False
+        self.skipped += 1
+        self.progress.skip(status)
+        return True
 
     def _write(self, item: Item, answer: Answer) -> None:
         record = make_record(item, answer, limits=self.limits, model=self.model, full=self.full)
@@ -204,7 +221,7 @@ def _hire(
 
 @contextmanager
 def _interruptible() -> Iterator[Interrupt]:
-    """Note the first Ctrl-C or SIGTERM; let the second one through as KeyboardInterrupt."""
+    """Note the first Ctrl-C, SIGTERM or SIGHUP; let the second one through as KeyboardInterrupt."""
     interrupt = Interrupt()
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -216,9 +233,5 @@ def _interruptible() -> Iterator[Interrupt]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupt  # only the main thread hears signals
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with hearing_stops(note):
         yield interrupt
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

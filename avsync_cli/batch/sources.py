@@ -12,10 +12,11 @@ from pathlib import Path
 
 from avsync_cli.batch.records import FileError, Item
 from avsync_cli.batch.remote import is_address, list_address, name_folders, stat_address
-from avsync_cli.errors import ConfigError
+from avsync_cli.errors import ConfigError, first_line
 
 STDIN = "-"
 LIST_SUFFIXES = frozenset((".txt", ".list", ".lst"))
+PLAYLIST_SUFFIXES = frozenset((".m3u", ".m3u8"))
 VIDEO_SUFFIXES = frozenset(
     (
         *(".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m1v", ".m2t", ".m2ts", ".m2v"),
@@ -30,19 +31,22 @@ class Filter:
     """Which files of a folder are taken; shell patterns without regard to case, videos where none is given.
 
     A pattern is compared with the name and with the path below the folder. What `exclude` matches is left
-    out everywhere, and a folder with all that is in it. `outputs` are the scan's own files.
+    out everywhere, and a folder with all that is in it. `outputs` are the scan's own files. With `playlists`
+    these are taken as videos are.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     outputs: frozenset[str] = frozenset()
+    playlists: bool = False
 
     def takes(self, below: str) -> bool:
         """Whether a file in a folder is wanted, by its path below the folder."""
         if self.include:
             return _matches(below, self.include) and not self.leaves_out(below)
-        name = below.rpartition("/")[2]
-        is_video = os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+        name = os.path.basename(below)
+        suffix = os.path.splitext(name)[1].lower()
+        is_video = suffix in VIDEO_SUFFIXES or (self.playlists and suffix in PLAYLIST_SUFFIXES)
         # macOS leaves a "._" beside each file that it copies to another file system.
         return is_video and not name.startswith("._") and not self.leaves_out(below)
 
@@ -83,7 +87,7 @@ def examine(item: Item) -> Item:
     try:
         status = os.stat(item.path)
     except (OSError, ValueError) as error:
-        raise FileError("unreadable", getattr(error, "strerror", None) or str(error)) from error
+        raise FileError("unreadable", first_line(error)) from error
     if not stat.S_ISREG(status.st_mode):
         # Reading a pipe or a device may never end.
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
@@ -110,7 +114,7 @@ def _expand(
         elif not filters.leaves_out(source):
             yield Item(source, os.path.realpath(source))
     elif glob.has_magic(source) and not listed:
-        source = re.sub("/{2,}", "/", source)
+        source = re.sub("/{2,}", "/", source.replace(os.sep, "/"))
         names = _fit(source, found)
         if not names:
             raise ConfigError(f"{source}: fits no file")
@@ -210,6 +214,6 @@ def _read_bytes(path: str) -> bytes:
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-    lower = name.lower()
+    lower = name.lower().replace(os.sep, "/")
     short = lower.rpartition("/")[2]
     return any(fnmatchcase(short, p.lower()) or fnmatchcase(lower, p.lower()) for p in patterns)

@@ -10,9 +10,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from avsync_cli.batch.records import Record, exit_code_of_record, printable
-from avsync_cli.report import gravest_exit_code
+from avsync_cli.batch.records import Record, exit_code_of_record
+from avsync_cli.escapes import printable
+from avsync_cli.report import describe_confidence, gravest_exit_code
 
 BIN_MS = 80  # two frames
 WORST = 10
@@ -94,7 +96,11 @@ def print_summary(summary: Summary) -> None:
     if summary.worst:
         console.print("\nfurthest out of sync", style="bold")
         rows = [
-            (f"{offender.audio_lead_ms:+.0f} ms", f"{offender.confidence:.0%} sure", printable(offender.path))
+            (
+                f"{offender.audio_lead_ms:+.0f} ms",
+                f"{describe_confidence(offender.confidence)} sure",
+                printable(offender.path),
+            )
             for offender in summary.worst
         ]
         console.print(_grid(rows))
@@ -110,7 +116,7 @@ def _share_rows(summary: Summary) -> list[tuple[str, ...]]:
         share = f"{count / summary.files:.1%}" if summary.files else ""
         rows.append((str(count), share, status.replace("_", " ")))
     if summary.video_hours:
-        effort = f"{summary.worker_hours / summary.video_hours:.2f} hours of a worker for each"
+        effort = f"{summary.worker_hours / summary.video_hours:.2f} hours of one core for each"
         rows.append((f"{summary.video_hours:.2f}", "", f"hours of video, {effort}"))
     return rows
 
@@ -133,7 +139,7 @@ def _grid(rows: Iterable[tuple[str, ...]]) -> Table:
             for number in range(len(row)):
                 last = number == len(row) - 1
                 grid.add_column(justify="left" if last else "right", overflow="fold")
-        grid.add_row(*row)
+        grid.add_row(*map(Text, row))  # names are never markup
     return grid
 
 

@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from avsync_cli.batch.records import Record
 from avsync_cli.batch.summary import Summary
 from avsync_cli.errors import ConfigError, ScanError
+from avsync_cli.escapes import as_cell
 
 _ROWS_AT_ONCE = 10_000
 
 COLUMNS: dict[str, Callable[[Record], Any]] = {
     "path": lambda record: record["path"],
+    "file": lambda record: record["file"],
     "status": lambda record: record["status"],
     "reason": lambda record: record["reason"],
     "audio_lead_ms": lambda record: record["audio_lead_ms"],
@@ -26,6 +29,8 @@ COLUMNS: dict[str, Callable[[Record], Any]] = {
     "confidence": lambda record: record["confidence"],
     "duration_s": lambda record: record["duration_s"],
     "fps": lambda record: record["fps"],
+    "curve_peak": lambda record: _peak(record["curve"], over_median=False),
+    "curve_peak_over_median": lambda record: _peak(record["curve"], over_median=True),
     "faces": lambda record: len(record["tracks"]),
     "latest_ms": lambda record: record["limits_ms"][0],
     "earliest_ms": lambda record: record["limits_ms"][1],
@@ -36,8 +41,13 @@ COLUMNS: dict[str, Callable[[Record], Any]] = {
     "model_sha256": lambda record: record["model"]["sha256"],
     "message": lambda record: record["message"],
 }
-_TEXTS = {"path", "status", "reason", "direction", "model_name", "model_sha256", "message"}
-_WHOLE_NUMBERS = {"faces", "size"}
+_TEXTS = {"path", "file", "status", "reason", "direction", "model_name", "model_sha256", "message"}
+FACE_COLUMNS = (
+    *("path", "file", "face", "start_s", "end_s", "x0", "y0", "x1", "y1", "width", "height"),
+    *("audio_lead_ms", "confidence", "speaking", "mouth_motion", "curve_peak", "curve_peak_over_median"),
+    "yaw_degrees",
+)
+_WHOLE_NUMBERS = {"face", "faces", "size"}
 
 
 def check_outputs(results: Path, tables: Iterable[Path], *, parquet: bool) -> None:
@@ -59,25 +69,67 @@ def check_outputs(results: Path, tables: Iterable[Path], *, parquet: bool) -> No
 
 
 def write_csv(records: Iterable[Record], path: Path) -> None:
-    with _replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([_clean(get(record)) for get in COLUMNS.values()] for record in records)
+    _write_rows((_row_of(record) for record in records), COLUMNS, path)
 
 
 def write_parquet(records: Iterable[Record], path: Path) -> None:
+    _write_table((_row_of(record) for record in records), COLUMNS, path)
+
+
+def write_faces(records: Iterable[Record], path: Path) -> None:
+    """A row for each face of each passage, as Parquet if the name ends so, else as CSV."""
+    rows = (_face_row(record, number) for record in records for number in range(len(record["tracks"])))
+    write = _write_table if path.suffix == ".parquet" else _write_rows
+    write(rows, FACE_COLUMNS, path)
+
+
+def _row_of(record: Record) -> list[Any]:
+    return [get(record) for get in COLUMNS.values()]
+
+
+def _face_row(record: Record, number: int) -> list[Any]:
+    track = record["tracks"][number]
+    x0, y0, x1, y1 = track["box"]
+    box = (x0, y0, x1, y1, x1 - x0, y1 - y0)
+    told = (track[name] for name in ("audio_lead_ms", "confidence", "speaking", "mouth_motion"))
+    curve = track["curve"]
+    peaks = (_peak(curve, over_median=False), _peak(curve, over_median=True))
+    return [
+        record["path"],
+        record["file"],
+        number + 1,
+        track["start_s"],
+        track["end_s"],
+        *box,
+        *told,
+        *peaks,
+        track["yaw_degrees"],
+    ]
+
+
+def _write_rows(rows: Iterable[list[Any]], columns: Iterable[str], path: Path) -> None:
+    with _replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_as_cell(value) for value in row] for row in rows)
+
+
+def _write_table(rows: Iterable[list[Any]], names: Iterable[str], path: Path) -> None:
     """The columns of the CSV with their types, in row groups, so that memory does not grow with the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def type_of(name: str) -> Any:  # noqa: ANN401 - pyarrow has no type hints
-        return pa.string() if name in _TEXTS else pa.int64() if name in _WHOLE_NUMBERS else pa.float64()
-
-    schema = pa.schema([(name, type_of(name)) for name in COLUMNS])
+    types = {name: pa.string() for name in _TEXTS} | {name: pa.int64() for name in _WHOLE_NUMBERS}
+    types["speaking"] = pa.bool_()
+    schema = pa.schema([(name, types.get(name, pa.float64())) for name in names])
     with _replacing(path) as part, pq.ParquetWriter(part, schema) as writer:
-        rows = iter(records)
-        while some := list(islice(rows, _ROWS_AT_ONCE)):
-            columns = {name: [_clean(get(record)) for record in some] for name, get in COLUMNS.items()}
+        coming = iter(rows)
+        while some := list(islice(coming, _ROWS_AT_ONCE)):
+            values = zip(*some, strict=True)
+            columns = {
+                field.name: [_clean(value) for value in column]
+                for field, column in zip(schema, values, strict=True)
+            }
             writer.write_table(pa.table(columns, schema=schema))
 
 
@@ -102,6 +154,21 @@ def _replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _peak(curve: list[float | None] | None, *, over_median: bool) -> float | None:
+    """How well the best offset fits, on the model's scale: its score, or how far that exceeds the median.
+
+    They tell what SyncNet's LSE-D and LSE-C tell, on scores of another model: never compare the numbers.
+    """
+    scores = [score for score in curve or [] if score is not None]
+    if not scores:
+        return None
+    return round(max(scores) - (median(scores) if over_median else 0.0), 4)
+
+
+def _as_cell(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    return as_cell(value) if isinstance(value, str) else value
 
 
 def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -4,24 +4,24 @@ import json
 import os
 import pickle
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from math import inf
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from avsync_cli.batch.limits import MB, START_S, resident_bytes
+from avsync_cli.batch.limits import START_S, still_time_s
+from avsync_cli.batch.process import Channel, describe_end, end_reason, start_process
 from avsync_cli.batch.records import FAILURE_REASONS, FailureReason, FileError, Item, Record, check_report
 from avsync_cli.batch.worker import SPENT, Settings
 from avsync_cli.errors import EXIT_MODEL, ModelError, ScanError
+from avsync_cli.machine import MB, cpu_time_s, resident_bytes
+from avsync_cli.scratch import make_scratch, sweep_scratch
 
 Answer = Record | FileError
 
@@ -32,10 +32,6 @@ _MAX_STARTS = 3
 _END_S = 5.0  # for a killed process to be gone; one that waits for a disk may take for ever
 _MOST_MESSAGES = 16  # at one look: a file makes two or three
 _lost: list[subprocess.Popen[bytes]] = []
-_REASONS: dict[int, tuple[FailureReason, str]] = {
-    -signal.SIGXCPU: ("cpu_limit", "used more CPU time than it may"),
-    -signal.SIGALRM: ("timeout", "took longer than it may"),
-}
 
 
 class Crew(Protocol):
@@ -61,13 +57,14 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection
+        self._pipe: Channel
         self._scratch: Path
         self.item: Item | None = None
+        self.share: float | None = None  # of the file in work that is done, where its check tells
 
     def begin(self, item: Item) -> None:
         """Have a file checked; `poll` will bring the answer. Raises ScanError."""
-        self.item, self._starts = item, 0
+        self.item, self.share, self._starts = item, None, 0
         # One that has grown by itself must not make the next file pay for it.
         if self._process is not None:
             room_bytes = self._settings.memory_bytes - self._loaded_bytes
@@ -93,10 +90,10 @@ class Worker:
             if not self._begun:
                 return self._bury()
             return self._fail("timeout", f"took longer than the {self._allowed_s:.0f} s it may")
-        limit = self._settings.memory_bytes
-        if self._process is not None and resident_bytes(self._process.pid) > limit:
-            return self._fail("memory_limit", f"needs more memory than the {limit // MB} MB it may")
-        return None
+        still_s = still_time_s(self._went_on_s - self._begun_s)
+        if self._settings.timeout_s is None and monotonic() - self._went_on_s > still_s:
+            return self._fail("timeout", f"stood still for {still_s:.0f} s")
+        return self._watch()
 
     def answer(self, item: Item) -> Record:
         """Check one file and wait for it. Raises FileError, and what `poll` raises."""
@@ -108,7 +105,7 @@ class Worker:
         return answer
 
     @property
-    def pipe(self) -> Connection:
+    def pipe(self) -> Channel:
         """Can be read when there is something to `poll`."""
         return self._pipe
 
@@ -125,46 +122,38 @@ class Worker:
         self._pipe.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
+    def give_up(self) -> None:
+        """End the check of the file in work, which gets no answer."""
+        self.close()
+        self.item = None
+
     def _hand_over(self, item: Item) -> None:
         if self._process is None:
             self._start()
         self._begun = False  # until it says so, a lost process is not this file's doing
-        self._allowed_s, self._deadline = START_S, monotonic() + START_S
+        self._begun_s, self._went_on_s = monotonic(), inf  # nobody looks before it says that it goes on
+        self._allowed_s, self._deadline = START_S, self._begun_s + START_S
         with suppress(OSError):  # `poll` will find that it is gone
             self._pipe.send_bytes(pickle.dumps(item))
 
     def _start(self) -> None:
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         try:
-            ours, theirs = socket.socketpair()
+            self._scratch = make_scratch()
         except OSError as error:
             raise _refused(error) from error
         try:
-            self._scratch = Path(tempfile.mkdtemp(prefix="avsync-"))
-        except OSError as error:
-            ours.close()
-            theirs.close()
-            raise _refused(error) from error
-        try:
-            asked = (theirs.fileno(), self._scratch, os.getpid())
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _PROGRAM, *map(str, asked)],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=None if os.environ.get("AVSYNC_TRACEBACK") else subprocess.DEVNULL,
-                    env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-                    process_group=0,  # Ctrl-C is for the scan to hear, not for its workers
-                )
+            self._process, self._pipe = start_process(
+                _PROGRAM,
+                [str(self._scratch), str(os.getpid())],
+                os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+            )
         except BaseException as error:
-            ours.close()
             shutil.rmtree(self._scratch, ignore_errors=True)
             if isinstance(error, OSError):
                 raise _refused(error) from error
             raise
         self._loaded_bytes = 0  # known when the first file begins
-        self._pipe = Connection(ours.detach())
         with suppress(OSError):
             self._pipe.send_bytes(pickle.dumps(self._settings))
 
@@ -173,6 +162,15 @@ class Worker:
             raise ValueError("not a message")
         if "allowed_s" in message:
             self._allow(float(message["allowed_s"]))
+            return None
+        if "goes_on" in message:
+            self._went_on_s = monotonic()
+            return None
+        if "share" in message:
+            share = message["share"]
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError("not a share")
+            self.share = share
             return None
         if "unusable" in message and not self._begun:
             self.close()
@@ -189,15 +187,27 @@ class Worker:
         self.item = None
         return report
 
+    def _watch(self) -> Answer | None:
+        """End a process that took more memory or CPU time than it may."""
+        limit, cpu_s = self._settings.memory_bytes, self._settings.cpu_s
+        if self._process is None:
+            return None
+        if resident_bytes(self._process.pid) > limit:
+            return self._fail("memory_limit", f"needs more memory than the {limit // MB} MB it may")
+        if cpu_s is not None and self._begun and cpu_time_s(self._process.pid) - self._begun_cpu_s > cpu_s:
+            return self._fail("cpu_limit", f"used more than the {cpu_s:.0f} s of CPU time it may")
+        return None
+
     def _allow(self, seconds: float) -> None:
         """Move the deadline as the worker says, but never beyond the time that the user set for the file."""
         now, timeout_s = monotonic(), self._settings.timeout_s
         if not 0 <= seconds < inf:
             raise ValueError("not a time")
         if not self._begun:
-            self._begun, self._last_s = True, now + (timeout_s or inf)
-            if self._loaded_bytes == 0 and self._process is not None:
-                self._loaded_bytes = resident_bytes(self._process.pid)
+            self._begun, self._begun_s, self._last_s = True, now, now + (timeout_s or inf)
+            if self._process is not None:
+                self._begun_cpu_s = cpu_time_s(self._process.pid)
+                self._loaded_bytes = self._loaded_bytes or resident_bytes(self._process.pid)
         self._allowed_s = timeout_s or seconds
         self._deadline = min(now + seconds, self._last_s)
 
@@ -208,12 +218,12 @@ class Worker:
             with suppress(subprocess.TimeoutExpired):
                 status = self._process.wait(1.0)
         if self._begun or self.item is None:
-            return self._fail(*_REASONS.get(status or 0, ("crashed", _describe_end(status))))
+            return self._fail(*(end_reason(status or 0) or ("crashed", describe_end(status))))
         self.close()
         self._starts += 1
         if self._starts >= _MAX_STARTS:
             why = "AVSYNC_TRACEBACK=1 shows why"
-            raise ScanError(f"no worker can be started: {_describe_end(status)}; {why}")
+            raise ScanError(f"no worker can be started: {describe_end(status)}; {why}")
         self._hand_over(self.item)
         return None
 
@@ -227,6 +237,7 @@ class LocalCrew:
     """Workers on this machine, each with a file or idle; a context that ends them all."""
 
     def __init__(self, settings: Settings, *, jobs: int) -> None:
+        sweep_scratch()
         self._workers = [Worker(settings) for _ in range(jobs)]
 
     def __enter__(self) -> Self:
@@ -249,6 +260,16 @@ class LocalCrew:
     def submit(self, item: Item) -> None:
         next(worker for worker in self._workers if worker.item is None).begin(item)
 
+    def give_up(self, item: Item) -> None:
+        """Check this one no further, if it is in work."""
+        for worker in self._workers:
+            if worker.item == item:
+                worker.give_up()
+
+    def share_of(self, item: Item) -> float | None:
+        """How much of the check of this one is done, where that is known."""
+        return next((worker.share for worker in self._workers if worker.item == item), None)
+
     def collect(self, timeout_s: float) -> list[tuple[Item, Answer]]:
         busy = [worker for worker in self._workers if worker.item is not None]
         wait([worker.pipe for worker in busy], min(timeout_s, _WATCH_S))
@@ -262,13 +283,3 @@ class LocalCrew:
 
 def _refused(error: OSError) -> ScanError:
     return ScanError(f"a worker cannot be started: {error.strerror or error}")
-
-
-def _describe_end(status: int | None) -> str:
-    if status is None:
-        return "its worker did not say anything sensible"
-    if status >= 0:
-        return f"its worker ended with status {status}"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
-    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-    return f"its worker was ended by {name}{hint}"

@@ -74,7 +74,7 @@ import json, sys
 import numpy as np
 from avsync_cli.mel import MelTrack
 from avsync_cli.model import load_student
-from avsync_cli.scan import average_curve, score_offsets
+from avsync_cli.offsets import average_curve, score_offsets
 path, precision, model = sys.argv[1:]
 student, cut = load_student(model or None, precision=precision), np.load(path)
 first, *numbers = cut["numbers"].tolist()

@@ -17,16 +17,16 @@ import numpy as np
 
 from avsync_cli.course import Course
 from avsync_cli.model import Student, load_student
-from avsync_cli.scan import average_curve, find_peak
+from avsync_cli.offsets import average_curve, find_peak
 from avsync_cli.timeline import trace_course
-from training.cache import read_manifest
-from training.clips import load_clip
-from training.examples import encode_clip, score_encoded
+from training.data.cache import read_manifest
+from training.data.clips import load_clip
+from training.evaluation.calibration_examples import encode_clip, score_encoded
 
 WIDE = 40  # frames that are scored, for the ±15 around any lead of up to 24
 MARGIN = WIDE + 50  # of other sound on both sides of a clip's own
 NO_FACE, OTHER_VOICE, WOBBLE_FRAMES = 0.15, 0.15, 0.25
-LeadAt = Callable[[np.ndarray], np.ndarray]
+LeadAt = Callable[[np.ndarray, float], np.ndarray | float]  # of times, and of a file's own number
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,12 @@ def main() -> None:
         print(f"constant, {seconds} s: {others} of {len(courses)} called something else")
     for seconds in (60, 300):
         for ms in (40, 80, 120, 200):
-            change = ms / 40
             courses = draw_courses(
                 clips,
                 student,
                 options.files,
                 seconds,
-                lambda t, at, c=change: at / 2 + c * (t >= at_of(at, t)),
+                stepping(ms / 40),
             )
             found = [(course, lead) for course, lead in courses if len(course.steps) == 1]
             ends = np.linspace(0, seconds, 2)
@@ -67,22 +66,33 @@ def main() -> None:
             share = len(found) / len(courses)
             print(f"step of {ms} ms, {seconds} s: {share:.0%} found, {near:.0%} of them to 1 s")
         for slope in (10, 20, 50, 100):
-            per_s = slope / 40 / 60
             courses = draw_courses(
                 clips,
                 student,
                 options.files,
                 seconds,
-                lambda t, lead, p=per_s, s=seconds: lead / 2 + p * (t - s / 2),
+                drifting(slope / 40 / 60, seconds),
             )
-            found = [course for course, _ in courses if course.kind == "drift"]
-            errors = [abs(course.drift_ms_per_min - slope) for course in found]
-            covered = np.mean([e <= c.drift_uncertainty for e, c in zip(errors, found, strict=True)] or [0])
+            drifts = [course for course, _ in courses if course.kind == "drift"]
+            errors = [abs(course.drift_ms_per_min - slope) for course in drifts]
+            covered = np.mean(
+                [e <= (c.drift_uncertainty or 0) for e, c in zip(errors, drifts, strict=True)] or [False]
+            )
             middle = np.median(errors) if errors else float("nan")
             print(
-                f"drift of {slope} ms/min, {seconds} s: {len(found) / len(courses):.0%} found, "
+                f"drift of {slope} ms/min, {seconds} s: {len(drifts) / len(courses):.0%} found, "
                 f"median error {middle:.1f} ms/min, {covered:.0%} covered"
             )
+
+
+def stepping(change: float) -> LeadAt:
+    """Leads that change once."""
+    return lambda times_s, at: at / 2 + change * (times_s >= at_of(at, times_s))
+
+
+def drifting(per_s: float, seconds: float) -> LeadAt:
+    """Leads that grow by so many frames a second."""
+    return lambda times_s, lead: lead / 2 + per_s * (times_s - seconds / 2)
 
 
 def at_of(lead: float, times_s: np.ndarray) -> float:
@@ -95,17 +105,19 @@ def draw_courses(
     student: Student,
     files: int,
     seconds: float,
-    lead_at: Callable[[np.ndarray, float], np.ndarray],
+    lead_at: LeadAt,
 ) -> list[tuple[Course, float]]:
     """The courses found in so many files, each with the number in -8..8 that its leads were made from."""
     rng = np.random.default_rng(0)
-    courses = []
+    courses: list[tuple[Course, float]] = []
+    calibration = student.calibration
+    assert calibration is not None
     while len(courses) < files:
         lead = float(rng.uniform(-8, 8))
         times_s = np.arange(int(seconds * 25)) / 25
         leads = np.broadcast_to(lead_at(times_s, lead), len(times_s))
         ticks, scores = make_file(clips, leads, rng)
-        course, _ = trace_course(ticks, scores, student.calibration)
+        course, _ = trace_course(ticks, scores, calibration)
         courses += [] if course is None else [(course, lead)]
     return courses
 
@@ -140,7 +152,8 @@ def move_scores(scores: np.ndarray, moves: np.ndarray) -> np.ndarray:
         0.5 * w * np.take_along_axis(scores, columns + t, 1)
         for w, t in zip(weights, range(-1, 3), strict=True)
     ]
-    return sum(taps).astype(np.float32)
+    moved: np.ndarray = np.sum(taps, axis=0).astype(np.float32)
+    return moved
 
 
 def score_clips(student: Student, cache: Path) -> list[Scored]:

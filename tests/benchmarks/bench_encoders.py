@@ -23,7 +23,8 @@ import torch
 from colour_cache import make_colour_cache
 from synthetic_cache import make_cache
 
-from avsync_cli.model import Student, load_student, open_session
+from avsync_cli.model import Student, load_student
+from avsync_cli.session import open_session
 from avsync_cli.spec import (
     CANDIDATES,
     CROP_DEFINITION,
@@ -39,11 +40,11 @@ from export.graphs import AnyNet
 from export.quantize import quantize_student
 from export.student import OPSET, export_student
 from export.trained import Trained
-from training.clips import LoadedClip, load_clips
-from training.compact import EDGE, CompactNet
-from training.networks import make_network
+from training.data.clips import LoadedClip, load_clips
+from training.networks.compact import EDGE, CompactNet
+from training.networks.presets import make_network
+from training.networks.vocalist import MTDVOCALIST, VocaList
 from training.recipe import NetworkConfig
-from training.vocalist import MTDVOCALIST, VocaList
 
 PUBLISHED_VIDEO_MS = 25.0  # a window, in int8
 EDGE_VIDEO_MS = 1.0  # a frame

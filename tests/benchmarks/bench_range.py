@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from avsync_cli.assess import answer_scores
+from avsync_cli.answers import answer_scores
 from avsync_cli.model import Student, load_student
-from avsync_cli.scan import score_offsets
-from training.cache import read_manifest
-from training.clips import load_clip
-from training.examples import Encoded, encode_clip
+from avsync_cli.offsets import score_offsets
+from training.data.cache import read_manifest
+from training.data.clips import load_clip
+from training.evaluation.calibration_examples import Encoded, encode_clip
 
 RANGES = (15, 30, 50, 100)
 FRAMES = (26, 50, 100, 200)
@@ -34,6 +34,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     begin, pairs = time.perf_counter(), 0
     given: dict[tuple[int, int, bool], list[bool]] = {}
+    calibration = student.calibration
+    assert calibration is not None
     for clip in encoded:
         for frames in (frames for frames in FRAMES if frames - 4 < len(clip.video)):
             for own in (True, False) * DRAWS:
@@ -41,7 +43,7 @@ def main() -> None:
                 pairs += scores.size
                 for reach in RANGES:
                     middle = scores[:, max(RANGES) - reach : max(RANGES) + reach + 1]
-                    answer = answer_scores(middle, student.calibration)
+                    answer = answer_scores(middle, calibration)
                     given.setdefault((frames, reach, own), []).append(answer.reason is None)
     print(f"{1e6 * (time.perf_counter() - begin) / pairs:.1f} µs a pair")
     print("frames | " + " | ".join(f"±{reach}: others, own" for reach in RANGES))
@@ -65,7 +67,7 @@ def score_stretch(
     """Scores [V, 201] of a random stretch of a clip against the sound of others, around its own if `own`."""
     reach = max(RANGES)
     first = int(rng.integers(0, len(clip.video) - windows + 1))
-    sound = []
+    sound: list[np.ndarray] = []
     while sum(map(len, sound)) < windows + 2 * reach:
         other = clips[int(rng.integers(len(clips)))]
         sound += [] if other is clip else [other.audio]

@@ -24,9 +24,9 @@ import numpy as np
 from clips import write_clip
 from moto.server import ThreadedMotoServer
 
-from avsync_cli.batch.limits import MB
 from avsync_cli.batch.records import Item
 from avsync_cli.batch.remote import copy_address
+from avsync_cli.machine import MB
 
 REQUESTS: list[str] = []
 
@@ -51,14 +51,14 @@ def make_videos(folder: Path, *, seconds: float) -> dict[str, Path]:
     with av.open(str(apart)) as source, av.open(str(mixed), "w") as target:
         streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
         packets = [packet for packet in source.demux() if packet.dts is not None]
-        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+        for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
             packet.stream = streams[packet.stream.index]
             target.mux(packet)
     return {"mixed": mixed, "sound behind pictures": apart}
 
 
 def read(source: object) -> None:
-    with av.open(source) as container:
+    with av.open(source, "r") as container:
         for _ in container.demux():
             pass
 

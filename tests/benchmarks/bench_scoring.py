@@ -12,19 +12,20 @@ counts alike in a mean. `CACHE` is that of `python -m training prepare`.
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import process_time
 
 import numpy as np
 import torch
 
-from avsync_cli.scan import LEADS_FRAMES, average_curve
-from avsync_cli.spec import CANDIDATES, RANGE_FRAMES, WINDOW_FRAMES
-from training.clips import LoadedClip
-from training.evaluate import choose_clips
-from training.judged import open_judged
-from training.protocol import LENGTHS, TOLERANCE_FRAMES, averaged_scores
-from training.validate import Encoders, score_clip
+from avsync_cli.offsets import LEADS_FRAMES, average_curve
+from avsync_cli.spec import CANDIDATES, RANGE_FRAMES, SAME_OFFSET_FRAMES, WINDOW_FRAMES
+from training.data.clips import LoadedClip
+from training.evaluation.candidates import open_judged
+from training.evaluation.evaluate import choose_clips
+from training.evaluation.protocol import LENGTHS, averaged_scores
+from training.evaluation.score_clips import Encoders, score_clip
 
 KEPT = (2, 3, 5, 10)
 ROUNDS = 20
@@ -67,7 +68,8 @@ def without_gate(encoders: Encoders) -> Encoders:
 
     def encode_video(crops: np.ndarray, lips: np.ndarray, windows: int) -> np.ndarray:
         video = encoders.encode_video(crops, lips, windows)
-        return video / np.linalg.norm(video, axis=1, keepdims=True)
+        unit: np.ndarray = video / np.linalg.norm(video, axis=1, keepdims=True)
+        return unit
 
     return replace(encoders, encode_video=encode_video)
 
@@ -81,9 +83,13 @@ def show(
         shares = [share_right((curves_of(a), curves_of(b)), kept) for a, b in zip(coarse, fine, strict=True)]
         return f"{100 * np.mean([share for share in shares if share is not None]):.1f}"
 
-    figures = [percent(lambda scores, n=n: averaged_scores(scores, n)) for n in LENGTHS]
+    figures = [percent(partial(_averaged, n)) for n in LENGTHS]
     figures.append(percent(lambda scores: average_curve(scores)[None]))
     print(f"| {name} | {scored} | {cost_ms:.3f} | " + " | ".join(figures) + " |", flush=True)
+
+
+def _averaged(length: int, scores: np.ndarray) -> np.ndarray:
+    return averaged_scores(scores, length)
 
 
 def share_right(curves: Curves, kept: int) -> float | None:
@@ -95,7 +101,7 @@ def share_right(curves: Curves, kept: int) -> float | None:
     ranked = np.argsort(np.argsort(-np.nan_to_num(coarse[judged], nan=-np.inf), axis=1), axis=1)
     chosen = np.where(ranked < kept, fine[judged], np.nan)
     found = LEADS_FRAMES[np.nanargmax(chosen, axis=1)]
-    return float(np.mean(np.abs(found) <= TOLERANCE_FRAMES))
+    return float(np.mean(np.abs(found) <= SAME_OFFSET_FRAMES))
 
 
 def time_pairs_ms(clip: LoadedClip, encoders: Encoders, count: int) -> float:

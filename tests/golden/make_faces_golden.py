@@ -15,7 +15,9 @@ faces.npz. For each picture NAME the file holds, in pixels of that picture:
     NAME_landmarks  [468, 3]   face mesh on a still picture: region from the detection
     NAME_tracked    [468, 3]   second look at the same picture: region from the landmarks of the first
 
-With --portrait-from, portrait.jpg itself is cut anew from astronaut.png of the scikit-image wheel.
+With --portrait-from, portrait.jpg itself is cut anew from astronaut.png of the scikit-image wheel. With
+--pictures and --output it records other pictures in another file, and writes nothing else: so does
+`pytest -m mediapipe`.
 """
 
 import argparse
@@ -36,13 +38,21 @@ VARIANTS = {
 PICTURES = ("portrait", *VARIANTS)
 
 
+def read_picture(path: Path) -> np.ndarray:
+    """BGR [H, W, 3]."""
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise FileNotFoundError(path)
+    return picture
+
+
 def write_portrait(astronaut: Path) -> None:
-    picture = cv2.imread(str(astronaut))
+    picture = read_picture(astronaut)
     cv2.imwrite(str(HERE / "portrait.jpg"), picture[CROP], JPEG)
 
 
 def write_variants() -> None:
-    portrait = cv2.imread(str(HERE / "portrait.jpg"))
+    portrait = read_picture(HERE / "portrait.jpg")
     height, width = portrait.shape[:2]
     for name, (turn, scale, center, canvas) in VARIANTS.items():
         matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn, scale)
@@ -85,17 +95,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--portrait-from", type=Path, metavar="ASTRONAUT_PNG")
+    parser.add_argument("--pictures", type=Path, nargs="+", metavar="PICTURE")
+    parser.add_argument("--output", type=Path, default=HERE / "faces.npz")
     options = parser.parse_args()
+    if options.pictures:
+        record(options.pictures, options.output)
+        return
     if options.portrait_from:
         write_portrait(options.portrait_from)
     write_variants()
+    record([HERE / f"{name}.jpg" for name in PICTURES], options.output)
+
+
+def record(pictures: list[Path], output: Path) -> None:
+    """Write what MediaPipe finds in each picture; the values of NAME.jpg or NAME.png are called NAME_..."""
     values: dict[str, np.ndarray] = {}
-    for name in PICTURES:
-        image = cv2.cvtColor(cv2.imread(str(HERE / f"{name}.jpg")), cv2.COLOR_BGR2RGB)
+    for path in pictures:
+        image = cv2.cvtColor(read_picture(path), cv2.COLOR_BGR2RGB)
         seen = detection(image)
         seen |= {"landmarks": landmarks(image, looks=1), "tracked": landmarks(image, looks=2)}
-        values |= {f"{name}_{key}": np.asarray(value, np.float32) for key, value in seen.items()}
-    np.savez_compressed(HERE / "faces.npz", **values)
+        values |= {f"{path.stem}_{key}": np.asarray(value, np.float32) for key, value in seen.items()}
+    np.savez_compressed(output, **values)  # type: ignore[arg-type]  # its stub takes the arrays for options
 
 
 if __name__ == "__main__":

@@ -1,0 +1,363 @@
+"""`avsync watch`: streams served by the test, their drops, jumps and reconnections, and what is told."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from fcntl import ioctl
+from fractions import Fraction
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
+from termios import FIONREAD
+from threading import Thread
+
+import numpy as np
+import pytest
+from clips import write_clip
+from scan_stubs import wait_until
+from serving import Airing, send_udp, serve
+from talking import write_talking_head
+
+from avsync_cli import ConfigError, MediaError, Monitor
+from avsync_cli.live.display import Board, draw_curve
+from avsync_cli.live.events import MonitorEvent
+from avsync_cli.live.hysteresis import Change, Hysteresis
+from avsync_cli.live.reading import Note, Pace
+from avsync_cli.live.source import Source
+from avsync_cli.live.watch import watch_source
+from avsync_cli.spec import TOLERANCES, parse_tolerance
+
+ITU = TOLERANCES["itu-detect"]
+LIMITS = parse_tolerance("100")  # further from both clips than the hand-made student is uncertain
+SECONDS = 6
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Talking heads as MPEG-TS by the ms their sound is early."""
+    folder = tmp_path_factory.mktemp("streams")
+    return {
+        lead: write_talking_head(folder / f"head{lead}.ts", audio_lead_ms=lead, seconds=SECONDS)
+        for lead in (0, 160)
+    }
+
+
+def watch(engine, address, *, retries=0, **source):
+    """What happened, and what it came to; the reader waits for the monitor, so that nothing is skipped."""
+    happened = []
+    with Monitor(engine, tolerance=LIMITS) as monitor:
+        named = Source(str(address), **source)
+        watched = watch_source(named, monitor, LIMITS, happened.append, retries=retries)
+    return happened, watched
+
+
+def kinds_of(happened):
+    return [each.kind for each in happened if isinstance(each, Note)]
+
+
+def changes_of(happened):
+    return [(each.previous, each.status) for each in happened if isinstance(each, Change)]
+
+
+@pytest.mark.slow
+def test_a_lost_connection_is_opened_again_and_the_verdict_follows(engine, clips):
+    """Early sound first, in the middle of which the clock jumps; then, on a new connection, none is early."""
+    airings = [
+        Airing(clips[160], 11, jump_at_s=5.5, jump_s=3600),
+        Airing(clips[0], 6),
+    ]
+    with serve(airings) as address:
+        happened, watched = watch(engine, address, retries=2)
+    assert kinds_of(happened) == ["connected", "lost", "connected", "lost", "given_up"]
+    assert changes_of(happened) == [(None, "out_of_sync"), ("out_of_sync", "in_sync")]
+    assert (watched.exit_code, watched.status) == (1, "in_sync")
+    assert "out of sync before" in watched.message
+    assert watched.message.endswith("opened again 2 times")
+    told = [each for each in happened if isinstance(each, MonitorEvent | Change)]
+    assert [type(each) for each in told[:3]] == [MonitorEvent, MonitorEvent, Change]
+    assert told[0].time_s - told[0].start_s == pytest.approx(2)
+    assert told[-1].clock_jumps >= 1
+
+
+@pytest.mark.slow
+def test_a_drop_of_seconds_does_not_change_the_verdict(engine, clips):
+    with serve([Airing(clips[160], 12, drop_at_s=5, drop_s=2.5)], scheme="http") as address:
+        happened, watched = watch(engine, address)
+    assert (watched.exit_code, changes_of(happened)) == (1, [(None, "out_of_sync")])
+    leads = [each.audio_lead_ms for each in happened if isinstance(each, MonitorEvent)]
+    assert all(lead is None or lead == pytest.approx(175, abs=30) for lead in leads)
+
+
+@pytest.mark.slow
+def test_datagrams_are_watched_as_they_come(engine, clips):
+    """In real time: some may be lost on a busy machine, and the verdict stands all the same."""
+    with send_udp(Airing(clips[0], 8, paced=True)) as address:
+        happened, watched = watch(engine, address, timeout_s=6)
+    assert kinds_of(happened) == ["connected", "given_up"]
+    assert watched.exit_code == 0
+
+
+def take_live(times_s, came_s, *, takes_s):
+    """Times that are skipped, and by how much the last pictures are late, where each takes `takes_s`."""
+    pace, now_s, skipped = Pace(), 0.0, []
+    for time_s, at_s in zip(times_s, came_s, strict=True):
+        now_s = max(now_s, at_s)
+        if pace.is_to_skip(time_s, now_s):
+            skipped.append(time_s)
+        else:
+            now_s += takes_s
+    return skipped, now_s - came_s[-1]
+
+
+def test_who_falls_behind_skips_up_to_now_and_bursts_are_no_falling_behind():
+    times_s = [Fraction(number, 25) for number in range(2500)]  # 100 s
+    steady = [float(time_s) for time_s in times_s]
+    bursts = [6.0 * (time_s // 6) for time_s in times_s]  # segments of 6 s
+    jumps = [*times_s[:500], *(time_s - 5000 for time_s in times_s[500:])]
+    for given_s, came_s in ((times_s, steady), (times_s, bursts), (jumps, steady)):
+        assert take_live(given_s, came_s, takes_s=0.03)[0] == []
+    skipped, late_s = take_live(times_s, steady, takes_s=0.08)
+    assert 9.9 < skipped[0] < 10.1
+    assert len(skipped) == pytest.approx(1250, abs=150)  # half: each takes as long as two
+    assert late_s < 10.1
+
+
+@pytest.mark.slow
+@pytest.mark.repeats
+def test_a_quarter_of_an_hour_takes_no_more_memory_than_a_minute(handmade, clips):
+    """In real time, with three connections, three drops and three jumps of the clock."""
+    from benchmarks.soak_watch import soak
+
+    done = soak(clips[0], 900, options=("--model", str(handmade), "--tolerance", "100"))
+    kinds = [line["kind"] for line in done.lines]
+    assert (done.exit_code, kinds.count("connected"), kinds.count("given_up")) == (0, 3, 1)
+    assert [line["clock_jumps"] for line in done.lines if line["kind"] == "verdict"][-1] == 3
+    assert done.resident_mb(600, 1000) <= done.resident_mb(60, 180) + 15
+    assert done.load() < 1
+
+
+def events_of(*leads, heard_s=4.0, uncertainty_ms=10.0):
+    """Verdicts with these leads in ms, every 2 s; None where there is none."""
+    for number, lead in enumerate(leads):
+        status = "undetermined" if lead is None else "in_sync" if ITU.contains(lead) else "out_of_sync"
+        yield MonitorEvent(
+            2.0 * number, 0.0, status, None if lead is not None else "no_speech", lead, uncertainty_ms, 0.99,
+            heard_s, (), 0, 0, "words",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("leads", "changes"),
+    [
+        ((0, 0, 0), ["in_sync"]),
+        ((0, 200, 0, 200, 0), []),  # no two in a row
+        ((0, 0, 200, 0, 200, 0), ["in_sync"]),
+        ((0, 0, 200, None, None, 200), ["in_sync", "out_of_sync"]),  # who is silent says nothing
+        ((0, 0, 50, 50, 50, 54), ["in_sync"]),  # at the limit of 45 ms
+        ((50, 50, 40, 40, 20, 20), ["out_of_sync", "in_sync"]),
+        ((None, None), []),
+    ],
+)
+def test_a_change_counts_when_it_holds(leads, changes):
+    held = Hysteresis(ITU)
+    told = [change for event in events_of(*leads) if (change := held.take(event)) is not None]
+    assert [change.status for change in told] == changes
+    assert held.seen == set(changes)
+    assert held.status == (changes[-1] if changes else None)
+
+
+def test_one_piece_of_two_seconds_changes_nothing():
+    held = Hysteresis(ITU)
+    assert [held.take(event) for event in events_of(200, 200, 200, heard_s=1.84)] == [None] * 3
+
+
+def run(*words, **kwargs):
+    line = [sys.executable, "-m", "avsync_cli", "watch", *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120, **kwargs)
+
+
+class Post(BaseHTTPRequestHandler):
+    """Takes what is posted."""
+
+    posted: list[dict] = []  # noqa: RUF012
+
+    def do_POST(self):
+        self.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.mark.slow
+def test_a_pipe_is_watched_and_a_change_is_told(handmade, clips, tmp_path):
+    script = tmp_path / "told.py"
+    script.write_text(
+        "import os, sys\n"
+        "open(sys.argv[1], 'a').write(os.environ['AVSYNC_STATUS'] + ' ' + os.environ['AVSYNC_PREVIOUS'])\n"
+        "print('to stderr')\n"
+    )
+    Post.posted.clear()
+    server = HTTPServer(("127.0.0.1", 0), Post)
+    Thread(target=server.serve_forever, daemon=True).start()
+    words = ("--exec", f"'{sys.executable}' '{script}' '{tmp_path / 'told'}'")
+    words += ("--webhook", f"http://127.0.0.1:{server.server_port}/hook")
+    with clips[160].open("rb") as pipe:
+        ran = run("-", "--json", "--model", handmade, *words, stdin=pipe)
+    server.shutdown()
+    server.server_close()
+    assert (ran.returncode, ran.stderr) == (1, "to stderr\n")
+    lines = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [line["kind"] for line in lines] == [
+        "connected", "verdict", "verdict", "change", "verdict", "end",
+    ]  # fmt: skip
+    assert {line["schema_version"] for line in lines} == {1}
+    assert lines[-1]["exit_code"] == 1
+    (change,) = Post.posted
+    assert change == lines[3]
+    assert (change["status"], change["previous"], change["source"]) == ("out_of_sync", None, "-")
+    assert (tmp_path / "told").read_text() == "out_of_sync "
+
+
+@pytest.mark.slow
+def test_hooks_that_fail_are_warned_about_once(handmade, clips, tmp_path):
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(clips[160].read_bytes() + clips[0].read_bytes())
+    hooks = ("--exec", "no-such-program", "--webhook", "http://127.0.0.1:9/")
+    ran = run(joined, "--wait", 0, "--tolerance", 100, "--model", handmade, *hooks)
+    assert ran.returncode == 1
+    assert ran.stdout.count("out of sync") == ran.stdout.count(": in sync") == 1
+    assert ran.stderr.count("no-such-program") == ran.stderr.count("--webhook at 127.0.0.1") == 1
+
+
+@pytest.mark.slow
+def test_a_file_is_read_while_it_grows(engine, clips, tmp_path):
+    growing = tmp_path / "growing.ts"
+    data = clips[160].read_bytes()
+    growing.write_bytes(data[: len(data) // 3])
+
+    def grow():
+        with growing.open("ab") as file:
+            for part in (data[len(data) // 3 : -5000], data[-5000:]):
+                time.sleep(0.7)
+                file.write(part)
+                file.flush()
+
+    writer = Thread(target=grow)
+    writer.start()
+    happened, watched = watch(engine, growing, wait_s=6)
+    writer.join()
+    assert watched.exit_code == 1
+    assert [each for each in happened if isinstance(each, MonitorEvent)][-1].time_s >= SECONDS
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder that is served at an address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            """Nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def write_playlist(path: Path, *names) -> Path:
+    entries = "".join(f"#EXTINF:{SECONDS},\n{name}\n" for name in names)
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:{SECONDS}\n{entries}#EXT-X-ENDLIST\n")
+    return path
+
+
+def test_a_playlist_on_the_network_leads_to_the_network_alone(engine, clips, site):
+    folder, address = site
+    shutil.copy(clips[160], folder / "part.ts")
+    write_playlist(folder / "good.m3u8", "part.ts")
+    happened, watched = watch(engine, f"{address}/good.m3u8?token=secret")
+    assert (kinds_of(happened), watched.exit_code) == (["connected"], 1)
+    for name in (f"file://{clips[160]}", str(clips[160]), f"concat:{clips[160]}"):
+        write_playlist(folder / "bad.m3u8", name)
+        with pytest.raises(MediaError, match=r"^http://127\.0\.0\.1:\d+/bad\.m3u8: ") as caught:
+            watch(engine, f"{address}/bad.m3u8?token=secret")
+        assert "secret" not in str(caught.value)
+
+
+def test_a_playlist_in_a_file_leads_nowhere(engine, clips, tmp_path, site):
+    _, address = site
+    shutil.copy(clips[160], tmp_path / "part.ts")
+    for name in ("part.ts", f"{address}/part.ts"):
+        local = write_playlist(tmp_path / "local.m3u8", name)
+        with pytest.raises(MediaError, match="a playlist"):
+            watch(engine, local)
+
+
+@pytest.mark.parametrize(
+    ("address", "changes", "words"),
+    [
+        ("gopher://a/b", {}, "gopher is none of http"),
+        ("file:///etc/passwd", {}, "file is none of"),
+        ("/dev/video0", {"form": "lavfi"}, "is for cameras"),
+        ("a.ts", {"sound": "hw:0", "sound_form": "alsa"}, "with --format"),
+        ("/dev/video0", {"form": "v4l2", "sound": "hw:0"}, "--sound-format"),
+        ("a.ts", {"wait_s": -1}, "--wait"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(address, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        Source(address, **changes)
+
+
+def test_what_cannot_be_opened_at_first_ends_the_watch(engine, tmp_path):
+    mute = write_clip(tmp_path / "mute.ts", seconds=0.4)
+    for address, words in (
+        ("tcp://user:secret@127.0.0.1:9", "^tcp://127.0.0.1:9: "),
+        ("srt://127.0.0.1:9", "no srt.*avsync watch -|refused|came in time"),
+        (tmp_path / "missing.ts", "No such file"),
+        (mute, "no audio stream"),
+    ):
+        with pytest.raises(MediaError, match=words) as caught:
+            watch(engine, address, wait_s=0)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_command_has_its_exit_codes(handmade, tmp_path):
+    assert run(tmp_path / "missing.ts").returncode == 4
+    assert run("a.ts", "--webhook", "ftp://a/").returncode == 2
+    assert run("a.ts", "--exec", "'").returncode == 2
+    bars = write_clip(tmp_path / "bars.ts", seconds=2, sound=np.zeros(32_000, np.float32), rate=16_000)
+    ours, theirs = os.pipe()  # that never gives anything
+    words = [sys.executable, "-m", "avsync_cli", "watch", "-", "--model", str(handmade)]
+    assert subprocess.run([*words, "--for", "0.5"], stdin=ours, check=False, timeout=60).returncode == 3
+    with subprocess.Popen(words, stdin=ours, stderr=subprocess.PIPE, text=True) as interrupted:
+        os.write(theirs, bytes(188))
+        wait_until(lambda: ioctl(ours, FIONREAD, bytes(4)) == bytes(4), seconds=60)  # it was read
+        interrupted.send_signal(signal.SIGINT)
+        assert interrupted.communicate(timeout=60)[1] == "avsync: interrupted\n"
+    assert interrupted.returncode == 130
+    os.close(ours)
+    os.close(theirs)
+    quiet = run(bars, "--wait", 0, "--model", handmade, "--quiet")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (3, "", "")
+
+
+def test_the_board_shows_verdict_curve_and_faces():
+    assert draw_curve([-200, 0, None, 200, 900], span_ms=200) == "▁▅ ██"
+    board = Board("camera", ITU, delay_ms=80)
+    for event in events_of(0, 160):
+        board.tell(event)
+    board.tell(Change("out_of_sync", "in_sync", event))
+    board.tell(Note("connected", "pictures of 640 x 480"))
+    lines = [str(line) for line in board._lines()]
+    assert lines[0] == "camera: out of sync"
+    assert any("▅█" in line or "▅▇" in line for line in lines)
+    assert any("with a delay of 80 ms" in line for line in lines)
+    assert lines[-1].endswith("pictures of 640 x 480")

@@ -1,0 +1,1 @@
+"""What a student is worth: the protocol, measures through files, the audit and the calibration."""

@@ -1,0 +1,1 @@
+"""What is minimised: matching, distillation and the relations that it compares."""

@@ -1,0 +1,1 @@
+"""Checkpoints: how weights are named, read, written and averaged."""
