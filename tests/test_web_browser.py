@@ -39,6 +39,7 @@ class Tabs:
     def __init__(self, browser, address: str) -> None:
         self.browser, self.home = browser, address.partition("?")[0]
         self.context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+        self.context.set_default_timeout(LONG_MS)
         self.said: list[str] = []
         self.asked: list[str] = []
         self.note(self.context)
@@ -54,12 +55,20 @@ class Tabs:
     def another(self, width: int = 1280, scheme: str = "light"):
         """A tab of the same browser, of another size."""
         context = self.browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context.set_default_timeout(LONG_MS)
         context.add_cookies(self.context.cookies())
         self.note(context)
         page = context.new_page()
         page.goto(self.home)
         page.locator("li.file").first.wait_for()
         return page
+
+    def drop(self, **files: bytes) -> None:
+        """Drop files by their names, which are those of no other file."""
+        given = [{"name": name, "data": base64.b64encode(data).decode()} for name, data in files.items()]
+        self.page.evaluate(DROP, {"files": given})
+        for name in files:
+            row_of(self.page, name).wait_for()
 
 
 def row_of(page, name: str):
@@ -73,36 +82,52 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def tabs(browser, tmp_path_factory, heads, handmade):
-    """After the first two files were dropped."""
+def dropped(heads):
+    """Two files by name, the second broken."""
+    return {NAME: heads[160].read_bytes(), BROKEN: heads[160].read_bytes()[:3000]}
+
+
+@pytest.fixture(scope="module")
+def opened(browser, tmp_path_factory, heads, handmade):
+    """A page without files."""
     root = tmp_path_factory.mktemp("root")
     (root / FOUND).parent.mkdir()
     shutil.copy(heads[0], root / FOUND)
     options = ("--model", handmade, "--root", root, "--max-upload-mb", 5)
     with run_web(*options) as (_, address):
         opened = Tabs(browser, address)
-        dropped = [(NAME, heads[160].read_bytes()), (BROKEN, heads[160].read_bytes()[:3000])]
-        files = [{"name": name, "data": base64.b64encode(data).decode()} for name, data in dropped]
-        opened.page.evaluate(DROP, {"files": files})
         yield opened
         opened.context.close()
         assert opened.said == []
         assert all(url.startswith((opened.home, "data:", "blob:")) for url in opened.asked)
 
 
-def test_a_video_is_dropped_read_and_mended(tabs, engine, heads, tmp_path):
-    page = tabs.page
+@pytest.fixture
+def tabs(opened, dropped):
+    """After the two files were dropped and read, whatever tests came before."""
+    opened.drop(**{name: data for name, data in dropped.items() if not row_of(opened.page, name).count()})
+    row_of(opened.page, NAME).get_by_text("Out of sync.").wait_for()
+    row_of(opened.page, BROKEN).get_by_text("Could not be checked.").wait_for()
+    return opened
+
+
+def test_a_video_is_dropped_read_and_mended(opened, dropped, engine, heads, tmp_path):
+    page = opened.page
+    for old in page.get_by_role("button", name="Remove:").all():
+        old.click()
+    page.locator("li.file").first.wait_for(state="detached")
+    opened.drop(**dropped)
     row = row_of(page, NAME)
-    row.get_by_text("checking").wait_for(timeout=LONG_MS)
+    row.get_by_text("checking").wait_for()
     bar = row.get_by_role("progressbar")
     wait_until(lambda: bar.evaluate("bar => bar.value") > 0, seconds=LONG_MS / 1000)
-    row.get_by_text("Out of sync.").wait_for(timeout=LONG_MS)
+    row.get_by_text("Out of sync.").wait_for()
     expected = check_file(heads[160], engine=engine)
     assert "before lips move" in row.inner_text()
     assert f"{expected.message}, over 99% sure, ±" in row.inner_text(), "as `avsync check` says"
     assert page.locator("#told").inner_text().startswith((NAME, BROKEN)), "and it is said aloud"
     bad = row_of(page, BROKEN)
-    bad.get_by_text("Could not be checked.").wait_for(timeout=LONG_MS)
+    bad.get_by_text("Could not be checked.").wait_for()
     assert not bad.get_by_role("link").count()
 
     with page.expect_popup() as opening:
@@ -117,7 +142,7 @@ def test_a_video_is_dropped_read_and_mended(tabs, engine, heads, tmp_path):
 
     row.get_by_role("button", name="Make a mended copy").click()
     link = row.get_by_role("link", name="Download the mended copy")
-    link.wait_for(timeout=LONG_MS)
+    link.wait_for()
     with page.expect_download() as downloading:
         link.click()
     download = downloading.value
@@ -160,7 +185,7 @@ def test_two_tabs_show_the_same_and_the_folder_is_checked_where_it_is(tabs):
     row_of(second, NAME).get_by_text("Out of sync.").wait_for()
     second.get_by_role("button", name=f"Check: {FOUND}").click()
     for page in (first, second):
-        row_of(page, FOUND).get_by_text("In sync.").wait_for(timeout=LONG_MS)
+        row_of(page, FOUND).get_by_text("In sync.").wait_for()
     assert not row_of(first, FOUND).get_by_role("button", name="Make a mended copy").count()
     first.set_input_files("#choose", [{"name": "big.mp4", "mimeType": "video/mp4", "buffer": bytes(6 << 20)}])
     row_of(second, "big.mp4").get_by_text("larger than the 5 MB").wait_for()
@@ -186,6 +211,7 @@ def test_another_browser_is_told_why_it_stays_outside(tabs):
 def test_the_end_is_told(browser, handmade):
     with run_web("--model", handmade) as (process, address):
         page = browser.new_page()
+        page.set_default_timeout(LONG_MS)
         page.goto(address)
         page.locator("#drop").wait_for()
         assert page.locator("#folder").is_hidden()

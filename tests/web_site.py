@@ -143,8 +143,11 @@ def run_web(*options: object, **environment: str) -> Iterator[tuple["subprocess.
     )
     assert process.stdout is not None
     try:
-        found = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", process.stdout.readline())
-        assert found is not None
+        said = process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", said)
+        if found is None:  # it has ended, or is made to
+            process.terminate()
+            raise AssertionError(f"no address: {said}{process.communicate(timeout=60)[1]}")
         yield process, found[0]
     finally:
         if process.poll() is None:

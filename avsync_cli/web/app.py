@@ -6,7 +6,7 @@
 | `GET /api/files?tab=T` | all files; the tab is known to be open |
 | `POST /api/files?name=N&size=S&tab=T` | a file is about to be sent: its key |
 | `PUT /api/files/KEY` | its bytes |
-| `DELETE /api/files/KEY` | it is erased |
+| `DELETE /api/files/KEY` | it is erased, or was before: two tabs may ask for it |
 | `POST /api/files/KEY/mend` | have a copy in sync written |
 | `GET /files/KEY/report`, `/files/KEY/copy` | the page of its check, and that copy |
 | `GET /api/folder`, `POST /api/folder/KEY` | the videos of the folder, and have one checked |
@@ -146,7 +146,7 @@ async def _expect_file(site: Site, request: Request) -> Response:
     entry = site.desk.expect(name, int(size), _tab_of(request))
     if entry.size > site.limit_bytes:
         words = f"larger than the {describe_limit(site.limit_bytes)} that are taken"
-        site.desk.refuse(entry, words)
+        await run_in_threadpool(site.desk.refuse, entry, words)
         raise Refusal(413, words)
     return _as_json({"key": entry.key}, 201)
 
@@ -161,7 +161,7 @@ async def _receive_file(site: Site, request: Request) -> Response:
             count=lambda received: desk.count(entry, received),
         )
     except Refusal as refusal:
-        desk.refuse(entry, refusal.words)
+        await run_in_threadpool(desk.refuse, entry, refusal.words)
         raise
     except BaseException as error:  # whoever sent it is gone, or this server goes
         await run_in_threadpool(desk.remove, entry.key)
@@ -173,7 +173,6 @@ async def _receive_file(site: Site, request: Request) -> Response:
 
 
 async def _remove_file(site: Site, request: Request) -> Response:
-    site.desk.find(request.path_params["key"])
     await run_in_threadpool(site.desk.remove, request.path_params["key"])
     return _as_json({})
 

@@ -61,9 +61,6 @@ class Desk:
 
     def borrow(self, item: Item) -> Entry:
         """A video of this machine, of which no copy is made. Raises Refusal."""
-        with self._lock:
-            if any(entry.real == Path(item.path) for entry in self._entries.values()):
-                raise Refusal(409, "is in the list already")
         entry = self._add(item.file, item.size or 0, real=Path(item.path))
         try:
             link_video(entry.path, Path(item.path))
@@ -154,6 +151,8 @@ class Desk:
         folder = self._folder / key
         entry = Entry(key, name, folder, place_video(folder, name), size, tab, real)
         with self._lock:
+            if real is not None and any(other.real == real for other in self._entries.values()):
+                raise Refusal(409, "is in the list already")
             if len(self._entries) >= MOST_FILES:
                 raise Refusal(409, f"{MOST_FILES} files are in the list: remove some")
             try:
@@ -214,9 +213,13 @@ class Desk:
             with self._lock:
                 key, mend = self._queue.popleft()
                 entry = self._entries.get(key)
-                if entry is None:
+            if entry is None:
+                continue
+            is_there = entry.is_where_it_was()  # asks a disk that may be slow: the page is answered meanwhile
+            with self._lock:
+                if entry.is_removed:
                     continue
-                if entry.real is not None and Path(os.path.realpath(entry.path)) != entry.real:
+                if not is_there:
                     entry.state, entry.words = "refused", "is not where it was"
                     continue
                 if mend:

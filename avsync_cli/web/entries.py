@@ -1,5 +1,6 @@
 """A file of the page: where it lies, how far it is, and what is said of it."""
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event
@@ -60,6 +61,10 @@ class Entry:
     @property
     def may_be_mended(self) -> bool:
         return self.verdict is not None and bool(self.verdict["lead"]) and self.mending in ("none", "failed")
+
+    def is_where_it_was(self) -> bool:
+        """Whether a video of this machine still lies where it did when it was listed."""
+        return self.real is None or Path(os.path.realpath(self.path)) == self.real
 
     def task(self, *, mend: bool) -> Task:
         return Task(self.name, str(self.path), size=self.size, mend=mend)
