@@ -20,14 +20,13 @@ from functools import partial
 from io import StringIO
 from math import inf
 from threading import Lock
-from time import monotonic
 from typing import TextIO
 
 from avsync_cli.batch.limits import still_time_s
 from avsync_cli.batch.process import limit_memory
 from avsync_cli.errors import EXIT_INTERRUPTED, ConfigError
 from avsync_cli.machine import MB, resident_bytes
-from avsync_cli.pulse import hear_pulse
+from avsync_cli.pulse import PatientClock, hear_pulse
 from avsync_cli.report import LostReason
 from avsync_cli.scratch import make_scratch, sweep_scratch
 
@@ -35,8 +34,6 @@ _VARIABLE = "AVSYNC_SANDBOX"  # of a child: where to tell its answers, and the f
 _WATCH_S = 0.02  # in which a process that swells grows by 20 MB
 CHECK_MEMORY_MB = 580  # 4K in 10 bits takes 510; what takes more is ended before it has 600
 AUDIO_MEMORY_MB = 2048  # with a sound file of its own, which is kept whole
-
-_PAUSE_S = 5.0  # between two looks of a parent that is not stopped itself
 _TELLING = Lock()  # signs of life come from any thread
 
 Lost = Callable[[int, LostReason, str], None]  # place of the file, why there is no answer, in words
@@ -194,39 +191,38 @@ def _make_scratch() -> dict[str, str]:
         return {}
 
 
-class _Clock:
+class _Allowance:
     """How long a file may still take."""
 
     def __init__(self, timeout_s: float | None) -> None:
-        self._timeout_s, self._began_s = timeout_s, monotonic()
-        self._allowed_s, self._from_s = timeout_s or inf, self._began_s
-        self.went_on_s = inf  # when it last did; nobody looks before a time is allowed
-        self._judged_s = self._began_s
+        self._timeout_s, self._clock = timeout_s, PatientClock()
+        self._began_s = self._from_s = self._clock.read()
+        self._allowed_s = timeout_s or inf
+        self._went_on_s = inf  # when it last did; nobody looks before a time is allowed
 
     def allow(self, seconds: float) -> None:
         """From now on, unless the user says for all of the file."""
         if self._timeout_s is None:
-            self._allowed_s, self._from_s = seconds, monotonic()
-            self.went_on_s = self._from_s
+            self._allowed_s, self._from_s = seconds, self._clock.read()
+            self._went_on_s = self._from_s
+
+    def go_on(self) -> None:
+        self._went_on_s = self._clock.read()
 
     def judge(self) -> str | None:
         """Why the file is to be ended now, if it is."""
-        now_s = monotonic()
-        # Both were stopped, as by Ctrl-Z.
-        if self._judged_s + _PAUSE_S < now_s and self.went_on_s < inf:
-            self.went_on_s = min(self.went_on_s + now_s - self._judged_s, now_s)
-        self._judged_s = now_s
+        now_s = self._clock.read()
         if now_s - self._from_s > self._allowed_s:
             return f"took longer than the {self._allowed_s:.4g} s it may (--timeout)"
-        still_s = still_time_s(self.went_on_s - self._began_s)
-        if self._timeout_s is None and now_s - self.went_on_s > still_s:
+        still_s = still_time_s(self._went_on_s - self._began_s)
+        if self._timeout_s is None and now_s - self._went_on_s > still_s:
             return f"stood still for {still_s:.4g} s (--timeout)"
         return None
 
 
 def _listen(ours: int, process: "subprocess.Popen[bytes]", told: _Told, bounds: Bounds) -> None:
     """Print what a child tells until it is gone; kill one that takes too much."""
-    text, clock = b"", _Clock(bounds.timeout_s)
+    text, allowance = b"", _Allowance(bounds.timeout_s)
     while told.killed_for is None:
         if select.select([ours], [], [], _WATCH_S)[0]:
             piece = os.read(ours, 1 << 16)
@@ -235,16 +231,16 @@ def _listen(ours: int, process: "subprocess.Popen[bytes]", told: _Told, bounds: 
             *lines, text = (text + piece).split(b"\n")
             for message in map(json.loads, lines):
                 if "begins" in message:
-                    told.in_work, clock = True, _Clock(bounds.timeout_s)
+                    told.in_work, allowance = True, _Allowance(bounds.timeout_s)
                 elif "allowed_s" in message:
-                    clock.allow(message["allowed_s"])
+                    allowance.allow(message["allowed_s"])
                 elif "goes_on" in message:
-                    clock.went_on_s = monotonic()
+                    allowance.go_on()
                 else:
                     told.in_work = False
                     told.codes.append(message["code"])
                     _print(message["printed"])
-        if told.in_work and (words := clock.judge()):
+        if told.in_work and (words := allowance.judge()):
             told.killed_for = "timeout", words
         elif told.in_work and resident_bytes(process.pid) > bounds.memory_mb * MB:
             words = f"needs more memory than the {bounds.memory_mb} MB it may (--memory)"

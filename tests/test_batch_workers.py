@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -218,6 +220,26 @@ def test_one_that_stands_still_is_given_up_long_before_its_time(tmp_path, monkey
     records = scan(tmp_path / "in", jobs=1)
     assert [record["reason"] for _, record in sorted(records.items())] == ["timeout", None]
     assert "stood still for" in records["000.mp4"]["message"]
+
+
+@pytest.mark.slow
+def test_a_pause_of_both_counts_for_no_file(tmp_path):
+    """As by Ctrl-Z: the worker does nothing for longer than its file may take, and nobody looks."""
+    (path,) = write_files(tmp_path, "sleep 1 lead 0")
+    worker = Worker(replace(SETTINGS, timeout_s=5))
+    worker.begin(Item(path.name, str(path)))
+    try:
+        while not worker._begun:
+            assert worker.poll() is None
+            time.sleep(0.1)
+        os.kill(worker._process.pid, signal.SIGSTOP)
+        time.sleep(6)
+        os.kill(worker._process.pid, signal.SIGCONT)
+        while (answer := worker.poll()) is None:
+            time.sleep(0.1)
+        assert answer["status"] == "in_sync"
+    finally:
+        worker.close()
 
 
 def test_time_grows_with_the_video_but_not_with_what_it_claims():

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 from hostile import claim_pictures
+from scan_stubs import wait_until
 from test_cli import assert_one_line, avsync
 
 from avsync_cli.media import open_media
@@ -55,22 +56,27 @@ def test_surround_sound_in_mov_does_not_corrupt_the_heap(tmp_path):
 
 @pytest.mark.slow
 def test_a_crash_is_the_fault_of_one_file(heads, tmp_path):
-    """The process is killed while it reads the second file, a pipe's worth of which never comes."""
-    slow = tmp_path / "slow.mp4"
+    """The process is killed while it works at the second file, at which it sleeps."""
+    slow, begun = tmp_path / "slow.mp4", tmp_path / "begun"
     slow.write_bytes(heads[0].read_bytes())
-    command = [
-        sys.executable,
-        "-m",
-        "avsync_cli",
-        "check",
-        "--json",
-        str(heads[0]),
-        str(slow),
-        str(heads[160]),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pathlib, time\nwrite = os.write\nbegins = 0\n"
+        "def write_and_sleep(descriptor, line):\n    global begins\n"
+        "    begins += b'begins' in bytes(line)\n    written = write(descriptor, line)\n"
+        f"    if begins == 2:\n        pathlib.Path({str(begun)!r}).touch()\n        time.sleep(1000)\n"
+        "    return written\n"
+        "if 'AVSYNC_SANDBOX' in os.environ:\n    os.write = write_and_sleep\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "avsync_cli", "check", "--json", *map(str, [heads[0], slow, heads[160]])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
     first = process.stdout.readline()
-    time.sleep(0.5)  # until the second is begun
+    wait_until(begun.exists)
     [child] = [
         int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     ]

@@ -11,7 +11,6 @@ from contextlib import suppress
 from math import inf
 from multiprocessing.connection import wait
 from pathlib import Path
-from time import monotonic
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -21,6 +20,7 @@ from avsync_cli.batch.records import FAILURE_REASONS, FailureReason, FileError, 
 from avsync_cli.batch.worker import SPENT, Settings
 from avsync_cli.errors import EXIT_MODEL, ModelError, ScanError
 from avsync_cli.machine import MB, cpu_time_s, resident_bytes
+from avsync_cli.pulse import PatientClock
 from avsync_cli.scratch import make_scratch, sweep_scratch
 
 Answer = Record | FileError
@@ -55,7 +55,7 @@ class Worker:
     """A place for one file at a time, and the process behind it, replaced whenever it is lost."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, self._clock = settings, PatientClock()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Channel
         self._scratch: Path
@@ -86,12 +86,13 @@ class Worker:
                     return answer
         except (EOFError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return self._bury()
-        if monotonic() > self._deadline:
+        now_s = self._clock.read()
+        if now_s > self._deadline:
             if not self._begun:
                 return self._bury()
             return self._fail("timeout", f"took longer than the {self._allowed_s:.0f} s it may")
         still_s = still_time_s(self._went_on_s - self._begun_s)
-        if self._settings.timeout_s is None and monotonic() - self._went_on_s > still_s:
+        if self._settings.timeout_s is None and now_s - self._went_on_s > still_s:
             return self._fail("timeout", f"stood still for {still_s:.0f} s")
         return self._watch()
 
@@ -131,7 +132,10 @@ class Worker:
         if self._process is None:
             self._start()
         self._begun = False  # until it says so, a lost process is not this file's doing
-        self._begun_s, self._went_on_s = monotonic(), inf  # nobody looks before it says that it goes on
+        self._begun_s, self._went_on_s = (
+            self._clock.read(),
+            inf,
+        )  # nobody looks before it says that it goes on
         self._allowed_s, self._deadline = START_S, self._begun_s + START_S
         with suppress(OSError):  # `poll` will find that it is gone
             self._pipe.send_bytes(pickle.dumps(item))
@@ -164,7 +168,7 @@ class Worker:
             self._allow(float(message["allowed_s"]))
             return None
         if "goes_on" in message:
-            self._went_on_s = monotonic()
+            self._went_on_s = self._clock.read()
             return None
         if "share" in message:
             share = message["share"]
@@ -200,7 +204,7 @@ class Worker:
 
     def _allow(self, seconds: float) -> None:
         """Move the deadline as the worker says, but never beyond the time that the user set for the file."""
-        now, timeout_s = monotonic(), self._settings.timeout_s
+        now, timeout_s = self._clock.read(), self._settings.timeout_s
         if not 0 <= seconds < inf:
             raise ValueError("not a time")
         if not self._begun:
