@@ -5,8 +5,10 @@ Pictures [H, W, 3] uint8 RGB; sound [S] or [C, S].
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from decimal import Decimal
 from fractions import Fraction
 from itertools import chain
+from numbers import Real
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -102,10 +104,14 @@ def check_arrays(
 
 def exact_time(value: Seconds, what: str) -> Fraction:
     """A time in s, of a float the decimals that it is printed with. Raises ConfigError."""
+    if isinstance(value, Fraction):
+        return value
     try:
-        return value if isinstance(value, Fraction) else Fraction(str(value))
-    except ValueError:
-        raise ConfigError(f"{what}: {value!r} is no time in seconds") from None
+        if isinstance(value, Real | Decimal):
+            return Fraction(str(value))
+    except ValueError:  # not a number, or infinite
+        pass
+    raise ConfigError(f"{what}: {value!r} is no time in seconds")
 
 
 def picture_frame(rgb: NDArray[np.uint8], what: str) -> av.VideoFrame:

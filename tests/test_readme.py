@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import typer.main
 
@@ -80,6 +81,8 @@ def test_the_examples_in_python_run(heads, tmp_path, monkeypatch):
     for name in ("interview.mp4", "FOLDER/interview.mp4"):
         shutil.copy(heads[160], tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    capture = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture("interview.mp4"))
     blocks = re.findall(r"```python\n(.*?)```", PAGES["docs/python.md"], flags=re.DOTALL)
     assert len(blocks) >= 4
     names: dict[str, Any] = {"__name__": "example"}

@@ -7,27 +7,35 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from fcntl import ioctl
 from fractions import Fraction
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from socketserver import StreamRequestHandler, TCPServer
 from termios import FIONREAD
-from threading import Thread
+from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 
+import av
 import numpy as np
 import pytest
 from clips import write_clip
+from hypothesis import given
+from hypothesis import strategies as st
 from scan_stubs import wait_until
 from serving import Airing, send_udp, serve
 from talking import write_talking_head
 
 from avsync_cli import ConfigError, MediaError, Monitor
+from avsync_cli.live import reading
 from avsync_cli.live.display import Board, draw_curve
 from avsync_cli.live.events import MonitorEvent
+from avsync_cli.live.hooks import Hooks
 from avsync_cli.live.hysteresis import Change, Hysteresis
 from avsync_cli.live.reading import Note, Pace
-from avsync_cli.live.source import Source
+from avsync_cli.live.source import Source, open_source
 from avsync_cli.live.watch import watch_source
 from avsync_cli.spec import TOLERANCES, parse_tolerance
 
@@ -76,7 +84,7 @@ def test_a_lost_connection_is_opened_again_and_the_verdict_follows(engine, clips
     assert changes_of(happened) == [(None, "out_of_sync"), ("out_of_sync", "in_sync")]
     assert (watched.exit_code, watched.status) == (1, "in_sync")
     assert "out of sync before" in watched.message
-    assert watched.message.endswith("opened again 2 times")
+    assert watched.message.endswith("opened again once")
     told = [each for each in happened if isinstance(each, MonitorEvent | Change)]
     assert [type(each) for each in told[:3]] == [MonitorEvent, MonitorEvent, Change]
     assert told[0].time_s - told[0].start_s == pytest.approx(2)
@@ -235,6 +243,68 @@ def test_hooks_that_fail_are_warned_about_once(handmade, clips, tmp_path):
     assert ran.stderr.count("no-such-program") == ran.stderr.count("--webhook at 127.0.0.1") == 1
 
 
+class Nonsense(StreamRequestHandler):
+    """Answers that are none of HTTP."""
+
+    def handle(self):
+        self.rfile.readline()
+        self.wfile.write(b"nonsense\r\n\r\n")
+
+
+def test_a_hook_that_fails_keeps_no_other_from_being_called(tmp_path, capsys):
+    with TCPServer(("127.0.0.1", 0), Nonsense) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        log = tmp_path / "told"
+        script = f"import os; open({str(log)!r}, 'a').write(os.environ['AVSYNC_STATUS'] + ' ')"
+        (tmp_path / "told.py").write_text(script)
+        command = f"'{sys.executable}' '{tmp_path / 'told.py'}'"
+        hooks = Hooks(command, f"http://127.0.0.1:{server.server_address[1]}/?key=secret")
+        for status in ("in_sync", "out_of_sync", "in_sync"):
+            hooks.tell({"status": status})
+        hooks.close()
+        server.shutdown()
+    assert log.read_text() == "in_sync out_of_sync in_sync "
+    said = capsys.readouterr().err
+    assert said == "avsync: --webhook at 127.0.0.1: BadStatusLine: no answer of HTTP (said once)\n"
+
+
+@pytest.mark.parametrize(
+    "webhook", ["ftp://a/", "http://", "http://[", "http://a:b/", "http://[::1/", "http://u:p@a/", "x"]
+)
+def test_an_address_that_can_be_none_is_no_webhook(webhook):
+    with pytest.raises(ConfigError, match="--webhook"):
+        Hooks(None, webhook)
+
+
+@pytest.mark.slow
+def test_after_an_interrupt_the_last_change_is_told(handmade, clips, tmp_path):
+    """The program that is told takes longer than it takes to end the watch."""
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    (tmp_path / "told.py").write_text(
+        f"import time, pathlib\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(4)\n"
+        f"pathlib.Path({str(ended)!r}).touch()\n"
+    )
+    hook = f"'{sys.executable}' '{tmp_path / 'told.py'}'"
+    words = [sys.executable, "-m", "avsync_cli", "watch", "-", "--model", str(handmade), "--exec", hook]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as ran:
+        Thread(target=feed, args=(ran.stdin, clips[160].read_bytes()), daemon=True).start()
+        wait_until(begun.exists, seconds=120)
+        ran.send_signal(signal.SIGINT)
+        ran.wait(120)
+        said = ran.stderr.read().decode()
+    assert (ran.returncode, ended.exists()) == (130, True)
+    assert said.endswith("avsync: interrupted\n")
+
+
+def feed(pipe, data):
+    """Write what is asked for, and leave the pipe open."""
+    with suppress(OSError):
+        pipe.write(data)
+        pipe.flush()
+
+
 @pytest.mark.slow
 def test_a_file_is_read_while_it_grows(engine, clips, tmp_path):
     growing = tmp_path / "growing.ts"
@@ -313,6 +383,53 @@ def test_a_playlist_in_a_file_leads_nowhere(engine, clips, tmp_path, site):
 def test_what_cannot_be_watched_is_refused(address, changes, words):
     with pytest.raises(ConfigError, match=words):
         Source(address, **changes)
+
+
+@given(
+    user=st.text("abz%", min_size=1, max_size=5),
+    secret=st.text("ab@:%!$&'()*+,;=-._~", min_size=1, max_size=12).map(lambda text: f"Zq{text}Zq"),
+    path=st.sampled_from(["", "/", "/live@home", "/a/b.m3u8"]),
+    query=st.sampled_from(["?", "?key=", "#", "?a=b&c=/"]),
+)
+def test_a_name_keeps_no_secret(user, secret, path, query):
+    assert Source(f"rtsp://{user}:{secret}@camera.local:554{path}").name == f"rtsp://camera.local:554{path}"
+    assert Source(f"https://camera.local{path}{query}{secret}").name == f"https://camera.local{path}"
+
+
+def keep_stream(clip, path, kind):
+    """A copy of a clip that has its pictures, or its sound, alone."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as out:
+        (stream,) = (each for each in source.streams if each.type == kind)
+        kept = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.stream = kept
+                out.mux(packet)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["sound", "pictures"])
+def test_a_camera_and_its_microphone_are_lost_together(engine, clips, tmp_path, monkeypatch, lost):
+    """Two streams stand for the devices. Of the first connection one of them ends early."""
+    seen = keep_stream(clips[0], tmp_path / "seen.ts", "video")
+    heard = keep_stream(clips[0], tmp_path / "heard.ts", "audio")
+    monkeypatch.setattr(reading, "_MOST_BEHIND_S", 1000)
+    lengths = {"sound": 9, "pictures": 9} | {lost: 2}
+    with (
+        serve([Airing(seen, lengths["pictures"], paced=True), Airing(seen, 9, paced=True)]) as camera,
+        serve([Airing(heard, lengths["sound"], paced=True), Airing(heard, 9, paced=True)]) as microphone,
+    ):
+        monkeypatch.setattr(reading, "open_source", lambda _, stop: open_source(Source(camera), stop))
+        monkeypatch.setattr(reading, "open_sound", lambda _: open_source(Source(microphone), Event()))
+        device = {"form": "v4l2", "sound": "hw:0", "sound_form": "alsa"}
+        happened, watched = watch(engine, "/dev/video0", retries=1, **device)
+    assert kinds_of(happened) == ["connected", "lost", "connected", "given_up"]
+    words = [each.message for each in happened if isinstance(each, Note)]
+    assert ("hw:0: the sound ended" in words[1]) == (lost == "sound")
+    assert watched.message.endswith("opened again once")
+    assert watched.status == "in_sync"
+    assert not [each for each in enumerate_threads() if each.name == "avsync-microphone"]
 
 
 def test_what_cannot_be_opened_at_first_ends_the_watch(engine, tmp_path):

@@ -86,6 +86,7 @@ def watch(
     watched = Source(source, form, sound, sound_form, wait_s=wait, timeout_s=timeout)
     limits, hooks = parse_tolerance(tolerance), Hooks(command, webhook)
     with ExitStack() as stack:
+        stack.callback(hooks.close)  # also after Ctrl-C: what was told last is heard
         show = _choose_display(watched, limits, stack, as_json=as_json, quiet=quiet, delay_ms=delay)
 
         def tell(happening: "Happening") -> None:
@@ -113,7 +114,6 @@ def watch(
             retries=retries if reconnect else 0,
             for_s=for_s,
         )
-        hooks.close()
     raise typer.Exit(done.exit_code)
 
 

@@ -5,12 +5,14 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
+from http.client import HTTPException
 from queue import Full, Queue
 from threading import Thread
+from time import monotonic
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -20,6 +22,7 @@ from avsync_cli.errors import ConfigError, complain
 _MOST_WAITING = 100
 _POST_S = 10.0
 _RUN_S = 60.0
+_SOON_S = 2.0  # for which nobody asks why nothing happens
 
 
 class Hooks:
@@ -32,8 +35,7 @@ class Hooks:
     def __init__(self, command: str | None, webhook: str | None) -> None:
         self._words = _split(command)
         self._webhook = webhook
-        if webhook is not None and urlsplit(webhook).scheme not in ("http", "https"):
-            raise ConfigError(f"--webhook {webhook}: must be an address of http or https")
+        self._host = None if webhook is None else _host_of(webhook)
         self._waiting: Queue[Mapping[str, Any] | None] = Queue(_MOST_WAITING)
         self._warned: set[str] = set()
         self._worker = Thread(target=self._work, name="avsync-hooks", daemon=True)
@@ -46,45 +48,49 @@ class Hooks:
         except Full:
             self._warn("hooks", "too many changes wait for --exec and --webhook: some are left out")
 
-    def close(self, *, wait_s: float = _POST_S) -> None:
-        """Wait for what is still to be told, but not for ever."""
+    def close(self, *, wait_s: float = _RUN_S + _POST_S) -> None:
+        """Wait for what is still to be told, but not for ever, and say so where it takes long."""
+        end_s = monotonic() + wait_s
         with suppress(Full):
             self._waiting.put(None, timeout=wait_s)
-        self._worker.join(wait_s)
+        self._worker.join(min(wait_s, _SOON_S))
+        if self._worker.is_alive() and wait_s > _SOON_S:
+            complain("--exec and --webhook are waited for; Ctrl-C ends this at once")
+            self._worker.join(max(0.0, end_s - monotonic()))
 
     def _work(self) -> None:
         while (told := self._waiting.get()) is not None:
             if self._words:
-                self._run(told)
+                self._attempt("exec", f"--exec {self._words[0]}", partial(self._run, told))
             if self._webhook is not None:
-                self._post(self._webhook, told)
+                post = partial(self._post, self._webhook, told)
+                self._attempt("webhook", f"--webhook at {self._host}", post)
+
+    def _attempt(self, which: str, name: str, hook: Callable[[], None]) -> None:
+        """Whatever goes wrong in one hook, the next change is told all the same."""
+        try:
+            hook()
+        except Exception as error:
+            self._warn(which, f"{name}: {_words_of(error)}")
 
     def _run(self, told: Mapping[str, Any]) -> None:
-        try:
-            done = subprocess.run(
-                self._words,
-                env=os.environ | variables(told),
-                stdin=subprocess.DEVNULL,
-                stdout=sys.__stderr__,
-                timeout=_RUN_S,
-                check=False,
-            )
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            self._warn("exec", f"--exec {self._words[0]}: {_words_of(error)}")
-            return
+        done = subprocess.run(
+            self._words,
+            env=os.environ | variables(told),
+            stdin=subprocess.DEVNULL,
+            stdout=sys.__stderr__,
+            timeout=_RUN_S,
+            check=False,
+        )
         if done.returncode:
-            self._warn("exec", f"--exec {self._words[0]}: ended with {done.returncode}")
+            raise OSError(f"ended with {done.returncode}")
 
     def _post(self, address: str, told: Mapping[str, Any]) -> None:
         data = json.dumps(told, allow_nan=False).encode("ascii")
         headers = {"Content-Type": "application/json", "User-Agent": f"avsync/{__version__}"}
-        host = urlsplit(address).hostname
-        try:
-            request = Request(address, data, headers, method="POST")
-            with build_opener(_NoRedirect).open(request, timeout=_POST_S):
-                pass
-        except (OSError, ValueError, URLError) as error:
-            self._warn("webhook", f"--webhook at {host}: {_words_of(error)}")
+        request = Request(address, data, headers, method="POST")
+        with build_opener(_NoRedirect).open(request, timeout=_POST_S):
+            pass
 
     def _warn(self, which: str, words: str) -> None:
         if which not in self._warned:
@@ -119,7 +125,23 @@ def _split(command: str | None) -> list[str]:
     return words
 
 
+def _host_of(webhook: str) -> str:
+    """Where changes are posted to, without what may be secret. Raises ConfigError."""
+    try:
+        parts = urlsplit(webhook)
+        host, _ = parts.hostname, parts.port  # which is a number, or nothing
+    except ValueError as error:
+        raise ConfigError(f"--webhook: {error}") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError("--webhook: must be an address of http or https, with a host")
+    if parts.username is not None:
+        raise ConfigError("--webhook: an address with a name and a password in it is not taken")
+    return host
+
+
 def _words_of(error: Exception) -> str:
     if isinstance(error, subprocess.TimeoutExpired):
         return f"took longer than {_RUN_S:g} s"
+    if isinstance(error, HTTPException):
+        return f"{type(error).__name__}: no answer of HTTP"
     return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)

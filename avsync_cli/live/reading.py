@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from threading import Event, Thread
 from typing import Literal
 
@@ -13,7 +14,7 @@ from av.container import InputContainer
 
 from avsync_cli.container import main_audio, main_video
 from avsync_cli.decoder import decode_packets, timed_packets
-from avsync_cli.errors import AvsyncError, MediaError
+from avsync_cli.errors import MediaError
 from avsync_cli.gate import guard_audio, guard_video
 from avsync_cli.live.monitor import Monitor
 from avsync_cli.live.source import Source, open_sound, open_source
@@ -80,14 +81,20 @@ class Reader:
         self._tell = tell
         self._is_live = source.kind in ("network", "device")
         self._stop = Event()
+        self._left_open: list[ExitStack] = []
         self._thread = Thread(target=self._run, name="avsync-reader", daemon=True)
         self.error: BaseException | None = None
-        self.pictures = self.reconnects = 0
+        self.pictures = self._connections = 0
         self._thread.start()
 
     @property
     def is_over(self) -> bool:
         return not self._thread.is_alive()
+
+    @property
+    def reconnects(self) -> int:
+        """How many times it was opened again."""
+        return max(0, self._connections - 1)
 
     def stop(self, *, wait_s: float) -> None:
         """End soon; a source that gives nothing may keep its thread for longer than is waited for."""
@@ -102,13 +109,13 @@ class Reader:
                 self.error = error
 
     def _read_all(self) -> None:
-        failures, was_endless = 0, False
+        failures = 0
         while not self._stop.is_set():
-            before = self.pictures
+            before, connected = self.pictures, self._connections
             try:
-                is_finite, words = self._read_once(unless_finite=was_endless), "the connection ended"
+                is_finite, words = self._read_once(unless_finite=connected > 0), "the connection ended"
             except MediaError as error:
-                if not was_endless:
+                if self._connections == 0:
                     raise  # what cannot be opened at first has a wrong address
                 is_finite, words = False, str(error)
             if is_finite or self._source.kind in ("file", "pipe") or self._stop.is_set():
@@ -117,12 +124,10 @@ class Reader:
             if self._retries is not None and failures > self._retries:
                 self._tell(Note("given_up", f"{words}; not opened again"))
                 return
-            was_endless = True
             pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures - 1, 10))
             self._tell(Note("lost", f"{words}; opened again in {pause_s:g} s"))
             self._stop.wait(pause_s)
             self._monitor.restart()
-            self.reconnects += 1
 
     def _read_once(self, *, unless_finite: bool) -> bool:
         """Open the source and read it to its end; whether it has one, which is no lost connection.
@@ -138,25 +143,26 @@ class Reader:
             if self._source.sound is not None:
                 microphone = stack.enter_context(open_sound(self._source))
             _require_streams(self._source.name, container, microphone)
+            self._connections += 1
             self._tell(Note("connected", _describe(container)))
+            ended = Event()
             if microphone is None:
-                self._push_all(container)
+                self._push_all(container, ended)
                 return is_finite
-            listener = Thread(target=self._listen, args=(microphone,), daemon=True)
-            listener.start()
-            self._push_all(container)
-            listener.join(self._source.timeout_s)
+            listener = _Listener(partial(self._push_all, microphone, ended), ended)
+            # Registered last, so that it comes first: nobody reads what is closed then.
+            stack.callback(self._end_listening, listener, stack)
+            self._push_all(container, ended)
+            listener.raise_loss(str(self._source.sound))
             return is_finite
 
-    def _listen(self, microphone: InputContainer) -> None:
-        """Push the sound of another device; what goes wrong, the pictures' thread will see, too."""
-        try:
-            self._push_all(microphone)
-        except AvsyncError:
-            return
+    def _end_listening(self, listener: "_Listener", opened: ExitStack) -> None:
+        """A microphone that keeps its thread waiting is left open, as closing it then would crash."""
+        if not listener.stop(wait_s=self._source.timeout_s):
+            self._left_open.append(opened.pop_all())
 
-    def _push_all(self, container: InputContainer) -> None:
-        """Push the main picture and sound of an open source to its end."""
+    def _push_all(self, container: InputContainer, ended: Event) -> None:
+        """Push the main picture and sound of an open source to its end, or until this watch or `ended` is."""
         video, audio = main_video(container), main_audio(container)
         if video is not None:
             guard_video(video, threads=self._threads)
@@ -165,7 +171,7 @@ class Reader:
         aspect = None if video is None else video.sample_aspect_ratio
         pace = Pace()
         for frame in decode_packets(timed_packets(container, video, audio)):
-            if self._stop.is_set():
+            if self._stop.is_set() or ended.is_set():
                 return
             stamp = frame.pts if frame.pts is not None else frame.dts
             if stamp is None:
@@ -179,6 +185,37 @@ class Reader:
                 self._monitor.skip_picture()
             else:
                 self._monitor.push_picture(frame, time_s, aspect=aspect)
+
+
+class _Listener:
+    """The thread that pushes the sound of a microphone beside a camera; `ended` when either is lost."""
+
+    def __init__(self, push: Callable[[], None], ended: Event) -> None:
+        self._push, self._ended = push, ended
+        self._error: Exception | None = None
+        self._thread = Thread(target=self._run, name="avsync-microphone", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._push()
+        except Exception as error:
+            self._error = error
+        finally:
+            self._ended.set()
+
+    def raise_loss(self, name: str) -> None:
+        """To be called when the pictures are over: raises what ended the sound before them."""
+        if self._error is not None:
+            raise self._error
+        if self._ended.is_set():
+            raise MediaError(f"{name}: the sound ended")
+
+    def stop(self, *, wait_s: float) -> bool:
+        """Whether it reads no more."""
+        self._ended.set()
+        self._thread.join(wait_s)
+        return not self._thread.is_alive()
 
 
 def _describe(container: InputContainer) -> str:

@@ -114,7 +114,8 @@ def _describe_end(held: Hysteresis, reader: Reader) -> str:
     words = "no verdict counted" if held.status is None else f"{held.status.replace('_', ' ')} at the end"
     if held.status == "in_sync" and "out_of_sync" in held.seen:
         words += ", and out of sync before"
-    again = "" if not reader.reconnects else f"; opened again {reader.reconnects} times"
+    times = "once" if reader.reconnects == 1 else f"{reader.reconnects} times"
+    again = f"; opened again {times}" if reader.reconnects else ""
     return f"{words}; {reader.pictures} pictures{again}"
 
 
