@@ -46,6 +46,8 @@ def test_memory_stays_flat_over_5000_files(tmp_path):
         assert late_mb - early_mb < 5, held_mb
 
 
+@pytest.mark.slow
+@pytest.mark.repeats
 def test_hostile_files_are_answered_like_any_other(tmp_path, heads, handmade):
     expected = write_hostile(tmp_path / "in", heads[0])
     options = ("--model", handmade, "--timeout", 40, "--memory", 500, "--jobs", 2)

@@ -99,6 +99,8 @@ def test_onnx_equals_torch(tmp_path, kind):
         assert b"stack_trace" not in (tmp_path / "student" / f"{graph}.onnx").read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.repeats
 def test_tokens_whose_first_channel_is_zero_lose_their_position(tmp_path):
     net, crop = made_net("compact")
     student = load_student(export_student(Trained(net, crop, {}), tmp_path / "student"))

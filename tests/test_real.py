@@ -94,6 +94,8 @@ def test_a_voice_in_opposite_phase_or_under_a_hum_is_heard_as_it_is_alone(bundle
                 assert leads_ms[name] == pytest.approx(leads_ms["alone"], abs=20), (row["file"], name)
 
 
+@pytest.mark.slow
+@pytest.mark.repeats
 def test_an_echo_as_loud_as_the_voice_is_seldom_followed(bundled, tmp_path):
     """The voice again 400 ms later: two offsets fit, and which is the mouth's is chance."""
     answered = 0

@@ -51,7 +51,10 @@ def with_sound(folder: Path, sound: np.ndarray) -> Path:
     return folder / "sound.wav"
 
 
-@pytest.mark.parametrize("number", range(len(TALKERS)))
+@pytest.mark.parametrize(
+    "number",
+    [0, *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.repeats]) for n in range(1, len(TALKERS)))],
+)
 def test_of_two_people_the_one_whose_voice_it_is_speaks(bundled, tmp_path, number):  # noqa: F811
     left, right = TALKERS[number], TALKERS[(number + 1) % len(TALKERS)]
     alone = check_file(CORPUS / left, engine=bundled, end_s=SECONDS)

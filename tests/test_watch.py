@@ -409,7 +409,7 @@ def keep_stream(clip, path, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", ["sound", "pictures"])
+@pytest.mark.parametrize("lost", ["sound", pytest.param("pictures", marks=pytest.mark.repeats)])
 def test_a_camera_and_its_microphone_are_lost_together(engine, clips, tmp_path, monkeypatch, lost):
     """Two streams stand for the devices. Of the first connection one of them ends early."""
     seen = keep_stream(clips[0], tmp_path / "seen.ts", "video")
