@@ -3,6 +3,7 @@
 Pictures [H, W, 3] uint8 RGB; sound [S] or [C, S].
 """
 
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -41,6 +42,9 @@ from avsync_cli.timing import first_tick_from, tick_time
 Seconds = Fraction | float  # an int is a float, too
 TimedPicture = tuple[NDArray[np.uint8], Seconds]
 
+_MOST_S = 1 << 63  # either way: no clock is there, and what is further off no float can hold
+_FINEST_DECIMAL = -1000  # a power of ten
+_LEAST_FPS = Fraction(1, 1000)
 _LOUDEST = 8.0  # of floats: recordings may go beyond 1, numbers of 16 bits go beyond this
 
 
@@ -104,14 +108,12 @@ def check_arrays(
 
 def exact_time(value: Seconds, what: str) -> Fraction:
     """A time in s, of a float the decimals that it is printed with. Raises ConfigError."""
-    if isinstance(value, Fraction):
-        return value
     try:
-        if isinstance(value, Real | Decimal):
-            return Fraction(str(value))
-    except ValueError:  # not a number, or infinite
+        if isinstance(value, Real | Decimal) and not isinstance(value, bool) and _is_moderate(value):
+            return value if isinstance(value, Fraction) else Fraction(str(value))
+    except (ValueError, ArithmeticError):  # not a number
         pass
-    raise ConfigError(f"{what}: {value!r} is no time in seconds")
+    raise ConfigError(f"{what}: {_shorten(value)} is no time in seconds")
 
 
 def picture_frame(rgb: NDArray[np.uint8], what: str) -> av.VideoFrame:
@@ -210,6 +212,8 @@ def _parse_fps(fps: Seconds | None, name: str) -> Fraction:
     rate = exact_time(fps, f"{name}: fps")
     if rate <= 0:
         raise ConfigError(f"{name}: fps {fps}: must be above 0")
+    if rate < _LEAST_FPS:
+        raise ConfigError(f"{name}: fps {fps}: must be {float(_LEAST_FPS):g} or more")
     return rate
 
 
@@ -228,6 +232,20 @@ def _describe(frames: NDArray[np.uint8] | Iterable[TimedPicture], fps: Seconds |
     if isinstance(frames, np.ndarray) and fps is not None:
         return MediaInfo(float(len(frames) / _parse_fps(fps, "")), float(fps))
     return MediaInfo(None, None)
+
+
+def _is_moderate(value: Seconds | Decimal) -> bool:
+    """Whether an exact fraction of it is made in no time, and a float can hold it."""
+    is_fine = isinstance(value, Decimal) and value.adjusted() < _FINEST_DECIMAL
+    return bool(-_MOST_S < value < _MOST_S) and not is_fine
+
+
+def _shorten(value: object) -> str:
+    """A value as in a program, in one short line."""
+    try:
+        return " ".join(reprlib.repr(value).split())
+    except ValueError:  # a whole number of thousands of digits is not printed
+        return "so large a number"
 
 
 def _kind_of(value: object) -> str:

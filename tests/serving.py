@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import av
@@ -20,6 +20,9 @@ _HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n"
 class Airing:
     """What one connection is sent: a clip for `seconds`, at its own pace or at once.
 
+    What is paced is sent `ahead_s` before its time. With `silent` the connection is left open behind it, as
+    by a sender that hangs.
+
     At the first whole picture from `jump_at_s` on the clock jumps by `jump_s`. From `drop_at_s` on nothing is
     sent for `drop_s`, and what belongs there is lost.
     """
@@ -27,6 +30,8 @@ class Airing:
     clip: Path
     seconds: float
     paced: bool = False
+    ahead_s: float = 0.0
+    silent: bool = False
     jump_at_s: float = float("inf")
     jump_s: float = 0.0
     drop_at_s: float = float("inf")
@@ -44,8 +49,8 @@ class _Sink:
         return len(data)
 
 
-def send_airing(airing: Airing, send: Callable[[bytes], object]) -> None:
-    """Send one airing, as MPEG-TS."""
+def send_airing(airing: Airing, send: Callable[[bytes], object], is_over: Event | None = None) -> None:
+    """Send one airing, as MPEG-TS, to its end or until it `is_over`."""
     begin = time.monotonic()
     with av.open(_Sink(send), "w", format="mpegts", options={"flush_packets": "1"}) as out:
         streams = {}
@@ -53,8 +58,10 @@ def send_airing(airing: Airing, send: Callable[[bytes], object]) -> None:
             for stream in clip.streams:
                 streams[stream.index] = out.add_stream_from_template(stream)
         for packet, sent_s in _rounds(airing):
+            if is_over is not None and is_over.is_set():
+                return
             if airing.paced:
-                time.sleep(max(0.0, begin + sent_s - time.monotonic()))
+                time.sleep(max(0.0, begin + sent_s - airing.ahead_s - time.monotonic()))
             if not airing.drop_at_s <= sent_s < airing.drop_at_s + airing.drop_s:
                 packet.stream = streams[packet.stream.index]
                 out.mux(packet)
@@ -98,29 +105,47 @@ def serve(airings: list[Airing], *, scheme: str = "tcp") -> Iterator[str]:
                         connection.recv(4096)
                         connection.sendall(_HEAD)
                     send_airing(airing, connection.sendall)
+                    if airing.silent:
+                        _wait_for_end(connection, is_over)
 
+    is_over = Event()
     thread = Thread(target=run, daemon=True)
     thread.start()
     yield f"{scheme}://127.0.0.1:{port}" + ("/live.ts" if scheme == "http" else "")
+    is_over.set()
     with suppress(OSError):
         server.shutdown(socket.SHUT_RDWR)
     thread.join(5)
 
 
+def _wait_for_end(connection: socket.socket, is_over: Event) -> None:
+    """Until the other side has closed it, or the test is over."""
+    connection.settimeout(0.1)
+    while not is_over.is_set():
+        with suppress(TimeoutError):
+            if not connection.recv(4096):
+                return
+
+
 @contextmanager
-def send_udp(airing: Airing) -> Iterator[str]:
-    """The address at which an airing comes as datagrams, of as many packets as MPEG-TS puts into one."""
+def send_udp(airing: Airing) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Where an airing comes as datagrams, of as many packets as MPEG-TS puts into one, and what ends it.
+
+    It is under way before anyone listens, as what is broadcast is.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender, is_over = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), Event()
 
     def send(data: bytes) -> None:
         for first in range(0, len(data), 7 * 188):
             with suppress(OSError):
                 sender.sendto(data[first : first + 7 * 188], ("127.0.0.1", port))
 
-    thread = Thread(target=send_airing, args=(airing, send), daemon=True)
+    thread = Thread(target=send_airing, args=(airing, send, is_over), daemon=True)
     thread.start()
-    yield f"udp://127.0.0.1:{port}"
+    yield f"udp://127.0.0.1:{port}", is_over.set
+    is_over.set()
+    thread.join(60)
     sender.close()

@@ -87,6 +87,7 @@ def write_talking_head(
     fps: Fraction = Fraction(25),
     side: int = 256,
     seed: int = 0,
+    keyframe_every: int | None = None,
 ) -> Path:
     """A talking head whose sound is early by `audio_lead_ms`."""
     margin = 1.0
@@ -94,7 +95,9 @@ def write_talking_head(
     first = round((margin + audio_lead_ms / 1000) * RATE)
     sound = voice(loudness, seed=seed)[first : first + round(seconds * RATE)]
     head = TalkingHead(loudness[round(margin * 100) :], fps=fps, side=side)
-    return write_clip(path, fps=fps, seconds=seconds, paint=head, sound=sound, rate=RATE)
+    return write_clip(
+        path, fps=fps, seconds=seconds, paint=head, sound=sound, rate=RATE, keyframe_every=keyframe_every
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Pictures and sound as arrays, and videos as bytes and open files: the same verdict as of the file."""
 
 import io
+from decimal import Decimal
 from fractions import Fraction
 
 import av
@@ -153,6 +154,15 @@ RISING = [(PICTURES[0], 0.0), (PICTURES[0], 0.04)]
         ({"audio_start_s": "1/0"}, "audio_start_s: '1/0' is no time"),
         ({"audio_start_s": None}, "audio_start_s: None is no time"),
         ({"audio_start_s": 1j}, "audio_start_s: 1j is no time"),
+        ({"audio_start_s": True}, "audio_start_s: True is no time"),
+        ({"audio_start_s": 1e300}, r"audio_start_s: 1e\+300 is no time"),
+        ({"audio_start_s": 10**5000}, "audio_start_s: so large a number is no time"),
+        ({"audio_start_s": Fraction(10**5000)}, "audio_start_s: .* is no time"),
+        ({"audio_start_s": Decimal("1e999999999")}, "audio_start_s: .* is no time"),
+        ({"audio_start_s": Decimal("1e-999999999")}, "audio_start_s: .* is no time"),
+        ({"audio_start_s": Decimal("sNaN")}, "audio_start_s: .* is no time"),
+        ({"audio_start_s": np.zeros((9, 9))}, "audio_start_s: array.* is no time"),
+        ({"fps": 1e-300}, "fps 1e-300: must be 0.001 or more"),
         ({"audio_start_s": np.float32("inf")}, "audio_start_s: .*inf.* is no time"),
         ({"sample_rate": 0}, "sample_rate 0: must be a whole number"),
         ({"sample_rate": 44_100.5}, "sample_rate 44100.5: must be a whole number"),

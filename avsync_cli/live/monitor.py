@@ -160,6 +160,11 @@ class Monitor:
             if not events and self._is_over:
                 return
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be pushed any more: it was ended, or something went wrong in it."""
+        return self._error is not None or self._backlog.is_over
+
     def finish(self) -> None:
         """Look at what was pushed to its end; its last events can be taken then."""
         self._backlog.end()

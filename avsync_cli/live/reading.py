@@ -1,19 +1,23 @@
 """Reading a source into a monitor: in a thread of its own, and again where a connection is lost."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import takewhile
 from threading import Event, Thread
-from typing import Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from avsync_cli.container import main_audio, main_video
-from avsync_cli.decoder import decode_packets, timed_packets
+from avsync_cli.decoder import decode_packets, describe_fault, timed_packets
 from avsync_cli.errors import MediaError
 from avsync_cli.gate import guard_audio, guard_video
 from avsync_cli.live.monitor import Monitor
@@ -21,6 +25,7 @@ from avsync_cli.live.source import Source, open_sound, open_source
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _MOST_BEHIND_S = 10.0
+_MORE_S = 1.0  # than its own timeout, until a device that gives nothing has ended
 _STEADY_PICTURES = 250  # after which a connection is no longer one that fails again and again
 
 
@@ -81,7 +86,7 @@ class Reader:
         self._tell = tell
         self._is_live = source.kind in ("network", "device")
         self._stop = Event()
-        self._left_open: list[ExitStack] = []
+        self._is_endless = False  # the connection that was there, or is
         self._thread = Thread(target=self._run, name="avsync-reader", daemon=True)
         self.error: BaseException | None = None
         self.pictures = self._connections = 0
@@ -111,14 +116,15 @@ class Reader:
     def _read_all(self) -> None:
         failures = 0
         while not self._stop.is_set():
-            before, connected = self.pictures, self._connections
+            before = self.pictures
             try:
-                is_finite, words = self._read_once(unless_finite=connected > 0), "the connection ended"
+                words = self._read_once()
             except MediaError as error:
-                if self._connections == 0:
-                    raise  # what cannot be opened at first has a wrong address
-                is_finite, words = False, str(error)
-            if is_finite or self._source.kind in ("file", "pipe") or self._stop.is_set():
+                # What cannot be opened at first has a wrong address; a file that fails will fail again.
+                if not self._is_endless or self._monitor.is_over:
+                    raise
+                words = str(error)
+            if words is None or self._stop.is_set():
                 return
             failures = 1 if self.pictures - before >= _STEADY_PICTURES else failures + 1
             if self._retries is not None and failures > self._retries:
@@ -129,50 +135,58 @@ class Reader:
             self._stop.wait(pause_s)
             self._monitor.restart()
 
-    def _read_once(self, *, unless_finite: bool) -> bool:
-        """Open the source and read it to its end; whether it has one, which is no lost connection.
+    def _read_once(self) -> str | None:
+        """Open the source and read it to its end: how the connection was lost, or None where it had an end.
 
-        It is not read `unless_finite`, where it has an end by now.
+        After an endless one, what has an end is not read: it is the same stream, which is over.
         """
-        with ExitStack() as stack:
-            container = stack.enter_context(open_source(self._source, self._stop))
-            is_finite = self._source.kind == "network" and bool(container.duration)
-            if is_finite and unless_finite:
-                return True
-            microphone = None
+        with open_source(self._source, self._stop) as container:
+            is_endless = self._is_live and not (self._source.kind == "network" and container.duration)
+            if self._is_endless and not is_endless:
+                return None
+            video = _find_video(self._source.name, container, threads=self._threads)
             if self._source.sound is not None:
-                microphone = stack.enter_context(open_sound(self._source))
-            _require_streams(self._source.name, container, microphone)
-            self._connections += 1
-            self._tell(Note("connected", _describe(container)))
-            ended = Event()
-            if microphone is None:
-                self._push_all(container, ended)
-                return is_finite
-            listener = _Listener(partial(self._push_all, microphone, ended), ended)
-            # Registered last, so that it comes first: nobody reads what is closed then.
-            stack.callback(self._end_listening, listener, stack)
-            self._push_all(container, ended)
-            listener.raise_loss(str(self._source.sound))
-            return is_finite
+                return self._read_both(container, video, self._source.sound)
+            audio = _find_audio(self._source.name, container)
+            self._note_connection(video, is_endless=is_endless)
+            fault = self._push_all(container, video, audio, self._stop.is_set)
+            return _describe_loss(self._source.name, fault, "the connection ended") if is_endless else None
 
-    def _end_listening(self, listener: "_Listener", opened: ExitStack) -> None:
-        """A microphone that keeps its thread waiting is left open, as closing it then would crash."""
-        if not listener.stop(wait_s=self._source.timeout_s):
-            self._left_open.append(opened.pop_all())
+    def _read_both(self, container: InputContainer, video: VideoStream, name: str) -> str:
+        """The same for a camera's pictures and the sound of a microphone: both are lost with one of them."""
+        with ExitStack() as opened:
+            microphone = opened.enter_context(open_sound(self._source))
+            audio = _find_audio(name, microphone)
+            self._note_connection(video, is_endless=True)
+            push = partial(self._push_all, microphone, None, audio)
+            listener = Listener(opened.pop_all(), push, wait_s=self._source.timeout_s)
+        with listener:
+            is_over = listener.has_ended.is_set
+            fault = self._push_all(container, video, None, lambda: self._stop.is_set() or is_over())
+            is_deaf = is_over()
+        if not is_deaf:
+            return _describe_loss(self._source.name, fault, "the connection ended")
+        if listener.error is not None:
+            raise listener.error
+        return _describe_loss(name, listener.fault, f"{name}: the sound ended")
 
-    def _push_all(self, container: InputContainer, ended: Event) -> None:
-        """Push the main picture and sound of an open source to its end, or until this watch or `ended` is."""
-        video, audio = main_video(container), main_audio(container)
-        if video is not None:
-            guard_video(video, threads=self._threads)
-        if audio is not None:
-            guard_audio(audio)
+    def _note_connection(self, video: VideoStream, *, is_endless: bool) -> None:
+        self._is_endless = is_endless
+        self._connections += 1
+        self._tell(Note("connected", _describe(video)))
+
+    def _push_all(
+        self,
+        container: InputContainer,
+        video: VideoStream | None,
+        audio: AudioStream | None,
+        is_done: Callable[[], bool],
+    ) -> av.FFmpegError | None:
+        """Push pictures and sound of an open source to its end or until it `is_done`; what broke it off."""
         aspect = None if video is None else video.sample_aspect_ratio
-        pace = Pace()
-        for frame in decode_packets(timed_packets(container, video, audio)):
-            if self._stop.is_set() or ended.is_set():
-                return
+        pace, faults = Pace(), list[av.FFmpegError]()
+        packets = _noting_faults(timed_packets(container, video, audio), faults)
+        for frame in decode_packets(takewhile(lambda _: not is_done(), packets)):
             stamp = frame.pts if frame.pts is not None else frame.dts
             if stamp is None:
                 continue
@@ -185,51 +199,85 @@ class Reader:
                 self._monitor.skip_picture()
             else:
                 self._monitor.push_picture(frame, time_s, aspect=aspect)
+        return faults[0] if faults else None
 
 
-class _Listener:
-    """The thread that pushes the sound of a microphone beside a camera; `ended` when either is lost."""
+class Listener:
+    """Pushes the sound of a microphone in a thread of its own, which closes it, too: nobody else may.
 
-    def __init__(self, push: Callable[[], None], ended: Event) -> None:
-        self._push, self._ended = push, ended
-        self._error: Exception | None = None
+    FFmpeg crashes where a container is closed that another thread reads. It is a context, at whose end it is
+    told to end and waited for: little longer than `wait_s`, after which a device that gives nothing is lost.
+    `fault` and `error` say what broke it off.
+    """
+
+    def __init__(
+        self,
+        opened: ExitStack,
+        push: Callable[[Callable[[], bool]], av.FFmpegError | None],
+        *,
+        wait_s: float,
+    ) -> None:
+        self._opened, self._push, self._wait_s = opened, push, wait_s
+        self._is_told = Event()
+        self.has_ended = Event()
+        self.fault: av.FFmpegError | None = None
+        self.error: Exception | None = None
         self._thread = Thread(target=self._run, name="avsync-microphone", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._push()
+            with self._opened:
+                self.fault = self._push(self._is_told.is_set)
         except Exception as error:
-            self._error = error
+            self.error = error
         finally:
-            self._ended.set()
+            self.has_ended.set()
 
-    def raise_loss(self, name: str) -> None:
-        """To be called when the pictures are over: raises what ended the sound before them."""
-        if self._error is not None:
-            raise self._error
-        if self._ended.is_set():
-            raise MediaError(f"{name}: the sound ended")
+    def __enter__(self) -> Self:
+        return self
 
-    def stop(self, *, wait_s: float) -> bool:
-        """Whether it reads no more."""
-        self._ended.set()
-        self._thread.join(wait_s)
-        return not self._thread.is_alive()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_told.set()
+        self._thread.join(self._wait_s + _MORE_S)
 
 
-def _describe(container: InputContainer) -> str:
-    video = main_video(container)
-    if video is None:
-        return "connected"
+def _noting_faults(
+    packets: "Iterator[av.Packet[Any]]", faults: list[av.FFmpegError]
+) -> "Iterator[av.Packet[Any]]":
+    """The same; why there are no more of them is noted, which who decodes them does not tell."""
+    try:
+        yield from packets
+    except av.FFmpegError as fault:
+        faults.append(fault)
+        raise
+
+
+def _describe_loss(name: str, fault: av.FFmpegError | None, otherwise: str) -> str:
+    return otherwise if fault is None else f"{name}: {describe_fault(fault)}"
+
+
+def _describe(video: VideoStream) -> str:
     rate = "" if video.average_rate is None else f", {float(video.average_rate):g} a second"
     codec = video.codec_context
     return f"pictures of {codec.width} x {codec.height}{rate}, {codec.name}"
 
 
-def _require_streams(name: str, container: InputContainer, microphone: InputContainer | None) -> None:
-    """Raises MediaError where there are no pictures, or no sound beside them."""
-    if main_video(container) is None:
+def _find_video(name: str, container: InputContainer, *, threads: int) -> VideoStream:
+    """The main pictures, ready to be decoded. Raises MediaError, and LimitError."""
+    video = main_video(container)
+    if video is None:
         raise MediaError(f"{name}: no video stream", "no_video")
-    if main_audio(microphone or container) is None:
+    guard_video(video, threads=threads)
+    return video
+
+
+def _find_audio(name: str, container: InputContainer) -> AudioStream:
+    """The main sound, likewise."""
+    audio = main_audio(container)
+    if audio is None:
         raise MediaError(f"{name}: no audio stream", "no_audio")
+    guard_audio(audio)
+    return audio

@@ -104,8 +104,8 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The address without what may be secret in it: a password, and what follows a question mark."""
-        return self.address if self.scheme is None else _SECRET.sub("", self.address)
+        """The address without what may be secret in it: a password, and what follows "?" or "#"."""
+        return _SECRET.sub("", self.address) if "://" in self.address else self.address
 
 
 @contextmanager

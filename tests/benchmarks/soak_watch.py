@@ -9,6 +9,7 @@ With --once the file itself is watched, as fast as it can be: for its load on a 
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -47,10 +48,20 @@ class Soak:
     lines: list[dict[str, Any]]
     exit_code: int
 
+    def skipped_share(self) -> float:
+        """Of the pictures, those that were not looked at."""
+        skipped = [line["skipped_pictures"] for line in self.lines if line["kind"] == "verdict"][-1]
+        told = re.search(r"(\d+) pictures", self.lines[-1]["message"])
+        return skipped / max(1, int(told[1])) if told else 0.0
+
     def load(self) -> float:
-        """Seconds of one core for a second of the stream, start-up left out."""
+        """Seconds of one core for a second of the stream that was looked at, start-up left out.
+
+        So who skips is not taken for fast.
+        """
         first, last = self.samples[0], self.samples[-1]
-        return (last.cpu_s - first.cpu_s) / max(1e-9, last.at_s - first.at_s)
+        looked_s = (last.at_s - first.at_s) * (1 - self.skipped_share())
+        return (last.cpu_s - first.cpu_s) / max(1e-9, looked_s)
 
     def resident_mb(self, first_s: float, end_s: float) -> float:
         """The most that was resident in a stretch of it."""
@@ -116,7 +127,7 @@ def main() -> None:
         if part:
             print(f"minute {minute:2d}: {max(each.resident_mb for each in part):6.1f} MB")
     verdicts = [line for line in done.lines if line["kind"] == "verdict"]
-    print(f"load: {done.load():.3f} s of a core for a second of stream")
+    print(f"load: {done.load():.3f} s of a core for a second of stream that was looked at")
     print("lines:", dict(Counter(line["kind"] for line in done.lines)))
     print("verdicts:", dict(Counter(line["reason"] or line["status"] for line in verdicts)))
     print(f"skipped pictures: {verdicts[-1]['skipped_pictures']}, clock jumps: {verdicts[-1]['clock_jumps']}")
