@@ -191,7 +191,7 @@ def _crop(image: Pixels | FramePixels, roi: Roi, *, side: int, border: int) -> P
     and 5 alike; the warps of OpenCV 5 round differently (0.05 px in a box).
     """
     to_picture = roi.to_picture()
-    part = part_of(image, _bounds(to_picture))
+    part = part_of(image, _bounds(roi))
     steps = np.arange(side) / side
     places = [  # x and y of each pixel, in 1/32 of a pixel of the picture: [side, side]
         np.rint(right * steps + (down * steps + corner)[:, None]).astype(np.int32) - (first << WARP_BITS)
@@ -208,12 +208,12 @@ def _crop(image: Pixels | FramePixels, roi: Roi, *, side: int, border: int) -> P
     return crop.astype(np.uint8, copy=False)
 
 
-def _bounds(to_picture: NDArray[np.float64]) -> Box:
+def _bounds(roi: Roi) -> Box:
     """The box of all pixels that samples of a square are made of."""
-    right, down, corner = to_picture.T
-    corners = corner + np.array(((0, 0), (1, 0), (0, 1), (1, 1))) @ np.stack((right, down))
-    (x0, y0), (x1, y1) = np.floor(corners.min(axis=0)) - 1, np.ceil(corners.max(axis=0)) + 2
-    return int(x0), int(y0), int(x1), int(y1)
+    half = roi.size / 2 * (abs(math.cos(roi.angle)) + abs(math.sin(roi.angle)))
+    x0, y0 = (math.floor(center - half) - 1 for center in (roi.center_x, roi.center_y))
+    x1, y1 = (math.ceil(center + half) + 2 for center in (roi.center_x, roi.center_y))
+    return x0, y0, x1, y1
 
 
 def _stack(crops: Iterable[Pixels]) -> Floats:

@@ -42,24 +42,23 @@ def _planes(narrower: int, lower: int, size: int = 1) -> tuple[_Plane, ...]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """The planes of a format, the format with as many samples of each colour, and what parts need around."""
+    """The planes of a format, and what its parts need around them."""
 
     planes: tuple[_Plane, ...]
-    full_colour: str
     margin: int = 0
 
 
 _LAYOUTS = MappingProxyType(
     {
-        "yuv420p": _Layout(_planes(1, 1), "yuv444p"),
-        "yuvj420p": _Layout(_planes(1, 1), "yuvj444p"),
-        "yuv422p": _Layout(_planes(1, 0), "yuv444p"),
-        "yuvj422p": _Layout(_planes(1, 0), "yuvj444p"),
-        "yuv444p": _Layout(_planes(0, 0), "yuv444p"),
-        "yuvj444p": _Layout(_planes(0, 0), "yuvj444p"),
-        "nv12": _Layout((_Plane(0, 0), _Plane(1, 1, 2)), "yuv444p", _MARGIN),
-        "yuv420p10le": _Layout(_planes(1, 1, 2), "yuv444p10le", _MARGIN),
-        "yuv422p10le": _Layout(_planes(1, 0, 2), "yuv444p10le", _MARGIN),
+        "yuv420p": _Layout(_planes(1, 1)),
+        "yuvj420p": _Layout(_planes(1, 1)),
+        "yuv422p": _Layout(_planes(1, 0)),
+        "yuvj422p": _Layout(_planes(1, 0)),
+        "yuv444p": _Layout(_planes(0, 0)),
+        "yuvj444p": _Layout(_planes(0, 0)),
+        "nv12": _Layout((_Plane(0, 0), _Plane(1, 1, 2)), _MARGIN),
+        "yuv420p10le": _Layout(_planes(1, 1, 2), _MARGIN),
+        "yuv422p10le": _Layout(_planes(1, 0, 2), _MARGIN),
     }
 )
 
@@ -109,20 +108,12 @@ class FramePixels:
         return self._parts[-1]
 
     def every(self, apart: int) -> Pixels:
-        """The pixels [h, w, 3] of every `apart`-th row and column, right to a few grey levels."""
-        frame, turns = self._frame, self._turns
-        rows = np.arange((frame.height - 1) % apart if turns in (2, 3) else 0, frame.height, apart)
-        columns = np.arange((frame.width - 1) % apart if turns in (1, 2) else 0, frame.width, apart)
-        deep = self._layout.planes[0].size
-        small = av.VideoFrame(len(columns), len(rows), self._layout.full_colour)
-        samples = []
-        for number, plane in enumerate(self._layout.planes):
-            chosen = _rows_of(frame, number)[rows >> plane.lower]
-            values = chosen[:, : chosen.shape[1] // plane.size * plane.size]
-            values = values.reshape(len(rows), -1, plane.size)[:, columns >> plane.narrower]
-            samples += [values[:, :, place : place + deep] for place in range(0, plane.size, deep)]
-        for number, values in enumerate(samples):
-            _rows_of(small, number)[:, : deep * len(columns)] = values.reshape(len(rows), -1)
+        """About every `apart`-th row and column [h, w, 3]; colours lie to some pixels beside their places."""
+        frame = self._frame
+        planes = [_samples_of(frame, number)[::apart, ::apart] for number in range(len(frame.planes))]
+        small = av.VideoFrame(planes[0].shape[1], planes[0].shape[0], frame.format.name)
+        for number, chosen in enumerate(planes):
+            _samples_of(small, number)[:] = chosen
         return self._finished(_as_rgb(_described_as(frame, small)))
 
     def _to_frame(self, box: Box) -> Box:
@@ -222,6 +213,12 @@ def _rows_of(frame: av.VideoFrame, number: int) -> Pixels:
     """The bytes [rows, line size] of a plane, padding included."""
     plane: Any = frame.planes[number]
     return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+
+
+def _samples_of(frame: av.VideoFrame, number: int) -> NDArray[np.unsignedinteger[Any]]:
+    """The places [rows, columns] of a plane, each a number of as many bytes as belong to it."""
+    size = _LAYOUTS[frame.format.name].planes[number].size
+    return _rows_of(frame, number)[:, : size * frame.planes[number].width].view(f"u{size}")
 
 
 def _cut_frame(frame: av.VideoFrame, box: Box) -> av.VideoFrame:

@@ -19,7 +19,7 @@ from avsync_cli.crops import crop_face, crop_mouth
 from avsync_cli.faces import Detection, FaceModels, Roi, roi_from_detection, roi_from_landmarks
 from avsync_cli.glimpses import picture_face
 from avsync_cli.grid import Picture
-from avsync_cli.lips import KEPT_INDICES, lip_geometry, smooth_over_time
+from avsync_cli.lips import KEPT_INDICES, lip_geometry, smooth_at
 from avsync_cli.pixels import FramePixels, Pixels
 from avsync_cli.pose import yaw_degrees
 from avsync_cli.shots import CutFinder
@@ -134,8 +134,7 @@ class _Running:
         index = len(self.crops)
         first = max(0, index - _LOOKAHEAD)
         nearby = np.stack(self.points[first : index + _LOOKAHEAD + 1])
-        placed = smooth_over_time(nearby)[index - first]
-        self.crops.append(crop_mouth(self.uncut.pop(0), placed))
+        self.crops.append(crop_mouth(self.uncut.pop(0), smooth_at(nearby, index - first)))
 
 
 def track_faces(
