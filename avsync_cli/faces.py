@@ -6,7 +6,7 @@ of MediaPipe 0.10.21 (face_detection_short_range, face_landmark_front): results 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from avsync_cli.pixels import Box, FramePixels, Pixels, part_of
 from avsync_cli.session import open_session
 
-Pixels: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
 ASSETS = Path(__file__).parent / "assets"
@@ -122,7 +122,7 @@ class FaceModels:
 
     def _detect_raw(self, image: Pixels, rois: Sequence[Roi], min_score: float) -> tuple[Floats, Floats]:
         """Points [K, 8, 2] in pixels of the picture and scores [K] of what is seen in the squares."""
-        crops = np.stack([_crop(image, roi, side=DETECTOR_SIDE, border=cv2.BORDER_CONSTANT) for roi in rois])
+        crops = _stack(_crop(image, roi, side=DETECTOR_SIDE, border=cv2.BORDER_CONSTANT) for roi in rois)
         boxes, logits = self._detector.run(["boxes", "logits"], {"image": crops / 127.5 - 1.0})
         scores = _sigmoid(logits)  # [T, A]
         kept = scores >= min_score
@@ -132,11 +132,11 @@ class FaceModels:
         ]
         return np.concatenate(found), scores[kept]
 
-    def mesh(self, image: Pixels, rois: Sequence[Roi]) -> tuple[Floats, Floats]:
+    def mesh(self, image: Pixels | FramePixels, rois: Sequence[Roi]) -> tuple[Floats, Floats]:
         """Landmarks [F, 468, 3] of the face in each square, z on the scale of x, and presence [F] in 0..1."""
         if not rois:
             return np.zeros((0, MESH_POINTS, 3), np.float32), np.zeros(0, np.float32)
-        crops = np.stack([_crop(image, roi, side=MESH_SIDE, border=cv2.BORDER_REPLICATE) for roi in rois])
+        crops = _stack(_crop(image, roi, side=MESH_SIDE, border=cv2.BORDER_REPLICATE) for roi in rois)
         raw, presence = self._mesh.run(["landmarks", "presence"], {"image": crops / np.float32(255.0)})
         landmarks = raw / MESH_SIDE  # [F, 468, 3] in units of the square
         for face, roi in enumerate(rois):
@@ -183,22 +183,42 @@ def _roi(corners: Floats, right_eye: Floats, left_eye: Floats) -> Roi:
     return Roi(float(center[0]), float(center[1]), float(size), angle)
 
 
-def _crop(image: Pixels, roi: Roi, *, side: int, border: int) -> Floats:
-    """The square as [3, side, side], 0..255.
+def _crop(image: Pixels | FramePixels, roi: Roi, *, side: int, border: int) -> Pixels:
+    """The square as [side, side, 3].
 
     Pixel i samples the square at i / side, without the half pixel that would be right: MediaPipe does so, and
     with it boxes move by a pixel or two. Fixed-point maps give MediaPipe's samples under OpenCV 4
     and 5 alike; the warps of OpenCV 5 round differently (0.05 px in a box).
     """
-    to_picture = roi.to_picture() * (1 << WARP_BITS)
-    right, down, corner = (column[:, None, None] for column in to_picture.T)  # [2, 1, 1]
+    to_picture = roi.to_picture()
+    part = part_of(image, _bounds(roi))
     steps = np.arange(side) / side
-    places = np.rint(right * steps + (down * steps[:, None] + corner)).astype(np.int32)  # [2, side, side]
-    fraction = places & ((1 << WARP_BITS) - 1)
-    whole = np.stack(tuple(places >> WARP_BITS), axis=-1).astype(np.int16)
-    weights = ((fraction[1] << WARP_BITS) + fraction[0]).astype(np.uint16)
-    crop = cv2.remap(image, whole, weights, cv2.INTER_LINEAR, borderMode=border)
-    return crop.transpose(2, 0, 1).astype(np.float32, order="C")
+    places = [  # x and y of each pixel, in 1/32 of a pixel of the picture: [side, side]
+        np.rint(right * steps + (down * steps + corner)[:, None]).astype(np.int32) - (first << WARP_BITS)
+        for (right, down, corner), first in zip(
+            to_picture * (1 << WARP_BITS), (part.left, part.top), strict=True
+        )
+    ]
+    whole = np.empty((side, side, 2), np.int16)
+    for axis, place in enumerate(places):
+        whole[:, :, axis] = place >> WARP_BITS
+        place &= (1 << WARP_BITS) - 1
+    weights = ((places[1] << WARP_BITS) + places[0]).astype(np.uint16)
+    crop = cv2.remap(part.rgb, whole, weights, cv2.INTER_LINEAR, borderMode=border)
+    return crop.astype(np.uint8, copy=False)
+
+
+def _bounds(roi: Roi) -> Box:
+    """The box of all pixels that samples of a square are made of."""
+    half = roi.size / 2 * (abs(math.cos(roi.angle)) + abs(math.sin(roi.angle)))
+    x0, y0 = (math.floor(center - half) - 1 for center in (roi.center_x, roi.center_y))
+    x1, y1 = (math.ceil(center + half) + 2 for center in (roi.center_x, roi.center_y))
+    return x0, y0, x1, y1
+
+
+def _stack(crops: Iterable[Pixels]) -> Floats:
+    """Crops [side, side, 3] as [F, 3, side, side], 0..255."""
+    return np.stack([np.stack(cv2.split(crop)) for crop in crops]).astype(np.float32)
 
 
 def _anchors() -> Floats:

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from typing import Any
 
 import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from avsync_cli.gate import refuse_picture
+from avsync_cli.pixels import FramePixels, Pixels, can_be_cut, convert_frame, finish_rgb
 from avsync_cli.spec import MAX_HOLD_S, MAX_PICTURE_SIDE, MAX_WHOLE_SIDE, VIDEO_FPS
 from avsync_cli.timing import tick_time
 
@@ -24,16 +23,21 @@ _WHITE_NITS = 203.0  # of diffuse white in HDR (ITU-R BT.2408)
 
 @dataclass(frozen=True)
 class Picture:
-    """The picture on show at a tick of the 25-fps grid: uint8 [H, W, 3], upright.
+    """The picture on show at a tick of the 25-fps grid, upright: an array uint8 [H, W, 3], or what gives it.
 
     `scale` is picture pixels per pixel of the file, below 1 where a large picture was reduced. The picture is
     to be shown `late_ms` after the tick (before it if negative): pictures of 25 fps may lie beside the grid.
     """
 
     tick: int
-    rgb: NDArray[np.uint8]
+    pixels: Pixels | FramePixels
     scale: float
     late_ms: float = 0.0
+
+    @property
+    def rgb(self) -> Pixels:
+        """All of it [H, W, 3]."""
+        return self.pixels.whole() if isinstance(self.pixels, FramePixels) else self.pixels
 
 
 def show_pictures(
@@ -46,9 +50,9 @@ def show_pictures(
     for (time_s, frame), ticks in _place_on_grid(deinterlace(frames), first_tick):
         wanted = [tick for tick in ticks if stop_tick is None or tick < stop_tick]
         if wanted:
-            rgb, scale = upright_rgb(frame, aspect)
+            pixels, scale = _upright_pixels(frame, aspect)
             for tick in wanted:
-                yield Picture(tick, rgb, scale, float(1000 * (time_s - tick_time(tick))))
+                yield Picture(tick, pixels, scale, float(1000 * (time_s - tick_time(tick))))
 
 
 def _place_on_grid(frames: Iterator[TimedFrame], first_tick: int) -> Iterator[tuple[TimedFrame, list[int]]]:
@@ -90,27 +94,36 @@ def deinterlace(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
         yield from _drain(graph, times, end=True)
 
 
-def upright_rgb(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[NDArray[np.uint8], float]:
+def upright_rgb(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[Pixels, float]:
     """Reduce, convert and rotate one frame as a player would show it: [H, W, 3] and its scale."""
+    width, height, scale = _size_shown(frame, aspect)
+    rgb = convert_frame(frame, width=width, height=height)
+    return finish_rgb(rgb, _quarter_turns(frame), _curve_of(frame)), scale
+
+
+def _upright_pixels(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[Pixels | FramePixels, float]:
+    """As `upright_rgb`; what need not be scaled is converted where it is looked at, if it can be."""
+    width, height, _ = _size_shown(frame, aspect)
+    if (width, height) == (frame.width, frame.height) and can_be_cut(frame):
+        return FramePixels(frame, quarter_turns=_quarter_turns(frame), curve=_curve_of(frame)), 1.0
+    return upright_rgb(frame, aspect)
+
+
+def _size_shown(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[int, int, float]:
+    """Width and height, before it is turned, and the scale. Raises LimitError."""
     refuse_picture(frame.width, frame.height, aspect)  # it may be larger than the file declared
     width, height = round(frame.width * (aspect or 1)), frame.height
     longer = max(width, height)
     scale = 1.0 if longer <= MAX_WHOLE_SIDE else MAX_PICTURE_SIDE / longer
-    size = (max(2, round(width * scale)), max(2, round(height * scale)))
-    rgb = _pixels_of(frame.reformat(format="rgb24", width=size[0], height=size[1], interpolation="AREA"))
-    if frame.color_trc in (_PQ, _HLG):
-        rgb = cv2.LUT(rgb, _tone_curve(int(frame.color_trc))).astype(np.uint8, copy=False)
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(rgb, quarter_turns)) if quarter_turns else rgb, scale
+    return max(2, round(width * scale)), max(2, round(height * scale)), scale
 
 
-def _pixels_of(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """The pixels [H, W, 3] of an RGB frame, which lives on in them: copying them costs as much as to
-    convert."""
-    plane: Any = frame.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
-    pixels: NDArray[np.uint8] = rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
-    return pixels
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    return round(frame.rotation / 90) % 4
+
+
+def _curve_of(frame: av.VideoFrame) -> Pixels | None:
+    return _tone_curve(int(frame.color_trc)) if frame.color_trc in (_PQ, _HLG) else None
 
 
 def _ticks_until(limit_s: Fraction, tick: int, shown_s: Fraction) -> tuple[list[int], int]:

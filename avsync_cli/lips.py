@@ -48,6 +48,16 @@ def smooth_over_time(values: Floats) -> Floats:
     return smooth
 
 
+def smooth_at(values: Floats, place: int) -> Floats:
+    """What `smooth_over_time` gives at one place of values [N, ...], from those around it alone."""
+    half = SMOOTHING_FRAMES // 2
+    first, last = max(0, place - half), min(len(values), place + half + 1)
+    weights = np.hanning(SMOOTHING_FRAMES + 2)[1:-1][first - place + half : last - place + half]
+    total = sum(w * value for w, value in zip(weights, values[first:last], strict=True))
+    smooth: Floats = np.asarray(total / sum(weights)).astype(np.float32)
+    return smooth
+
+
 def lip_geometry(points: Floats) -> Floats:
     """Kept mesh points of one face over time, [N, P, 3] in pixels -> lip geometry [N, 40, 3].
 

@@ -52,7 +52,8 @@ class Parts:
                 # By whole ticks: pictures on the grid stay on it where recordings began alike.
                 self._shifts_s.append(tick_time(ceil((end_s - time_s) * VIDEO_FPS)))
                 self._now_s[kind] = self._shifts_s[-1]
-        frame.pts += round(self._now_s[kind] / Fraction(frame.time_base))
+        if self._now_s[kind]:
+            frame.pts += round(self._now_s[kind] / Fraction(frame.time_base))
         return is_first
 
     def _find(self, time_s: Fraction, kind: Literal["video", "audio"], expected_s: Fraction) -> bool:

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from avsync_cli.pixels import FramePixels, Pixels, thin_grey
+
 LEAST_CHANGE = 8.0  # mean difference of the copies, in grey levels
 LEAST_RATIO = 4.0  # to the mean of the changes before
 MEMORY = 12  # pictures whose changes are remembered
@@ -25,10 +27,10 @@ class CutFinder:
     _changes: deque[float] = field(default_factory=lambda: deque(maxlen=MEMORY))
     _last: NDArray[np.float32] | None = None
 
-    def is_cut(self, grey: NDArray[np.uint8]) -> bool:
-        """Whether a new shot begins with this grey picture [H, W]; False for the first of all."""
-        apart = max(1, grey.shape[0] // _ENOUGH_ROWS)
-        copy = cv2.resize(grey[::apart, ::apart], _COPY_SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
+    def is_cut(self, pixels: Pixels | FramePixels) -> bool:
+        """Whether a new shot begins with this picture; False for the first of all."""
+        grey = thin_grey(pixels, least_rows=_ENOUGH_ROWS)
+        copy = cv2.resize(grey, _COPY_SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
         change = 0.0 if self._last is None else float(np.abs(copy - self._last).mean())
         usual = float(np.mean(self._changes or [0.0]))
         self._last = copy

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +19,8 @@ from avsync_cli.crops import crop_face, crop_mouth
 from avsync_cli.faces import Detection, FaceModels, Roi, roi_from_detection, roi_from_landmarks
 from avsync_cli.glimpses import picture_face
 from avsync_cli.grid import Picture
-from avsync_cli.lips import KEPT_INDICES, lip_geometry, smooth_over_time
+from avsync_cli.lips import KEPT_INDICES, lip_geometry, smooth_at
+from avsync_cli.pixels import FramePixels, Pixels
 from avsync_cli.pose import yaw_degrees
 from avsync_cli.shots import CutFinder
 from avsync_cli.spec import (
@@ -66,7 +66,7 @@ class FaceTrack:
 
 @dataclass(eq=False)
 class _Running:
-    """A track still being followed; `greys` holds the pictures whose crops are not cut yet.
+    """A track still being followed; `uncut` holds the pictures whose crops are not cut yet.
 
     `detected` is the detector's box when it last saw the face, from 0 to 1 within the mesh's box.
     """
@@ -80,7 +80,7 @@ class _Running:
     boxes: list[Box] = field(default_factory=list)
     yaws_degrees: list[float] = field(default_factory=list)
     face_jpeg: bytes = b""
-    greys: list[NDArray[np.uint8]] = field(default_factory=list)
+    uncut: list[Pixels | FramePixels] = field(default_factory=list)
     crops: list[NDArray[np.uint8]] = field(default_factory=list)
 
     @property
@@ -94,15 +94,15 @@ class _Running:
         self.yaws_degrees.append(yaw_degrees(landmarks))
         self.roi = roi_from_landmarks(landmarks)
 
-    def add_picture(self, rgb: NDArray[np.uint8], mesh_box: Box) -> None:
+    def add_picture(self, picture: Picture, mesh_box: Box) -> None:
         """Take a small picture of the face, once it is surely followed."""
         if len(self.points) == WINDOW_FRAMES:
-            self.face_jpeg = picture_face(rgb, mesh_box)
+            self.face_jpeg = picture_face(picture.rgb, mesh_box)
 
-    def add_mouth(self, grey: NDArray[np.uint8]) -> None:
+    def add_mouth(self, pixels: Pixels | FramePixels) -> None:
         """Take the mouth's crop from this picture as soon as its place is known."""
-        self.greys.append(grey)
-        if len(self.greys) > _LOOKAHEAD:
+        self.uncut.append(pixels)
+        if len(self.uncut) > _LOOKAHEAD:
             self._cut_next()
 
     def add_face(self, rgb: NDArray[np.uint8], mesh_box: Box, detected: list[Box]) -> None:
@@ -117,7 +117,7 @@ class _Running:
 
     def finish(self) -> FaceTrack | None:
         """The finished track, or None where it is shorter than one window."""
-        while self.greys:
+        while self.uncut:
             self._cut_next()
         if len(self.points) < WINDOW_FRAMES:
             return None
@@ -134,8 +134,7 @@ class _Running:
         index = len(self.crops)
         first = max(0, index - _LOOKAHEAD)
         nearby = np.stack(self.points[first : index + _LOOKAHEAD + 1])
-        placed = smooth_over_time(nearby)[index - first]
-        self.crops.append(crop_mouth(self.greys.pop(0), placed))
+        self.crops.append(crop_mouth(self.uncut.pop(0), smooth_at(nearby, index - first)))
 
 
 def track_faces(
@@ -159,14 +158,13 @@ def track_faces(
     last_tick = next_detection = -1
     detections = 0  # in this shot
     for picture in pictures:
-        grey = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY).astype(np.uint8)
-        is_cut = cuts.is_cut(grey)
+        is_cut = cuts.is_cut(picture.pixels)
         if is_cut:
             note_cut(picture.tick)
         if is_cut or picture.tick != last_tick + 1:
             yield from _finish(running)
             running, recent, next_detection, detections = [], [], picture.tick, 0
-        followed = _follow(running, picture, grey, models, crop)
+        followed = _follow(running, picture, models, crop)
         lost = [track for track in running if track not in followed]
         yield from _finish(lost)
         recent = [track for track in recent + lost if picture.tick - track.last_tick < VIDEO_FPS]
@@ -174,7 +172,7 @@ def track_faces(
         if picture.tick >= next_detection or lost:
             begun = _begin(picture, models, running, recent, names, small=detections % _SMALL_EVERY == 0)
             detections += 1
-            running = running + _follow(begun, picture, grey, models, crop)
+            running = running + _follow(begun, picture, models, crop)
             next_detection = picture.tick + (DETECT_EVERY_FRAMES if running else DETECT_EVERY_FRAMES_IDLE)
         due = hand_on_ticks is not None and (picture.tick + 1) % hand_on_ticks == 0
         full = [track for track in running if due or len(track.points) >= MAX_TRACK_FRAMES]
@@ -184,13 +182,11 @@ def track_faces(
     yield from _finish(running)
 
 
-def _follow(
-    tracks: list[_Running], picture: Picture, grey: NDArray[np.uint8], models: FaceModels, crop: str
-) -> list[_Running]:
+def _follow(tracks: list[_Running], picture: Picture, models: FaceModels, crop: str) -> list[_Running]:
     """Add this picture to the tracks whose face is still there; return those."""
     with_faces = bool(tracks) and crop == FACE_CROP_DEFINITION
     detected = [detection.box for detection in models.detect(picture.rgb)] if with_faces else []
-    landmarks, presence = models.mesh(picture.rgb, [track.roi for track in tracks])
+    landmarks, presence = models.mesh(picture.pixels, [track.roi for track in tracks])
     followed: list[_Running] = []
     for track, points, is_face in zip(tracks, landmarks, presence >= MIN_PRESENCE, strict=True):
         box = _box_of(points) / picture.scale
@@ -198,11 +194,11 @@ def _follow(
         taken = any(_same_place(box, other) for other in followed)
         if is_face and not jumped and not taken:
             track.add(points, picture.scale)
-            track.add_picture(picture.rgb, _box_of(points))
+            track.add_picture(picture, _box_of(points))
             if with_faces:
                 track.add_face(picture.rgb, _box_of(points), detected)
             else:
-                track.add_mouth(grey)
+                track.add_mouth(picture.pixels)
             followed.append(track)
     return followed
 

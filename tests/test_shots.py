@@ -16,7 +16,8 @@ def scene(seed: int, *, light: float = 1.0) -> np.ndarray:
 
 def find_cuts(pictures: list[np.ndarray]) -> list[int]:
     finder = CutFinder()
-    return [k for k, picture in enumerate(pictures) if finder.is_cut(picture.clip(0, 255).astype(np.uint8))]
+    grey = [picture.clip(0, 255).astype(np.uint8) for picture in pictures]
+    return [k for k, each in enumerate(grey) if finder.is_cut(np.repeat(each[:, :, None], 3, axis=2))]
 
 
 @pytest.mark.parametrize("light", [1.0, 0.35, 0.2])
