@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from math import ceil, floor
 
 import av
 import numpy as np
@@ -55,7 +56,7 @@ def show_pictures(
                 yield Picture(tick, pixels, scale, float(1000 * (time_s - tick_time(tick))))
 
 
-def _place_on_grid(frames: Iterator[TimedFrame], first_tick: int) -> Iterator[tuple[TimedFrame, list[int]]]:
+def _place_on_grid(frames: Iterator[TimedFrame], first_tick: int) -> Iterator[tuple[TimedFrame, range]]:
     """Give every tick from `first_tick` on its nearest frame: yield each frame with the ticks it serves."""
     tick = first_tick
     held: TimedFrame | None = None
@@ -126,14 +127,15 @@ def _curve_of(frame: av.VideoFrame) -> Pixels | None:
     return _tone_curve(int(frame.color_trc)) if frame.color_trc in (_PQ, _HLG) else None
 
 
-def _ticks_until(limit_s: Fraction, tick: int, shown_s: Fraction) -> tuple[list[int], int]:
-    """Ticks from `tick` up to `limit_s` that a picture of time `shown_s` serves, and the next tick."""
-    ticks = []
-    while tick_time(tick) <= limit_s:
-        if abs(tick_time(tick) - shown_s) <= MAX_HOLD_S:
-            ticks.append(tick)
-        tick += 1
-    return ticks, tick
+def _ticks_until(limit_s: Fraction, tick: int, shown_s: Fraction) -> tuple[range, int]:
+    """Ticks from `tick` up to `limit_s` that a picture of time `shown_s` serves, and the next tick.
+
+    Pictures may be years apart: what lies between is not counted tick by tick.
+    """
+    next_tick = max(tick, floor(limit_s * VIDEO_FPS) + 1)
+    first = max(tick, ceil((shown_s - MAX_HOLD_S) * VIDEO_FPS))
+    last = floor((shown_s + MAX_HOLD_S) * VIDEO_FPS)
+    return range(first, min(next_tick, last + 1)), next_tick
 
 
 def _deinterlacer(frame: av.VideoFrame) -> av.filter.Graph:

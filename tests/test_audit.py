@@ -39,7 +39,7 @@ def corrected(leads, lengths, *, noise=2.0, seed=0, domain="wild", before=0.0):
     return raw + before, np.array([c.advance_ms / 40 for c in found.values()]), list(found.values())
 
 
-@settings(derandomize=True, deadline=None, max_examples=15)
+@settings(derandomize=True, max_examples=15)
 @given(st.floats(0.05, 0.5), st.floats(-1.5, 1.5), st.integers(0, 99))
 def test_corrections_are_nearer_to_the_truth_than_estimates_and_than_the_group(own, centre, seed):
     rng = np.random.default_rng(seed)

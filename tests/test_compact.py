@@ -42,7 +42,7 @@ def clip():
     return frames, torch.randn(1, FRAMES, 120, generator=rng), torch.randn(1, 80, STEPS, generator=rng)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, FRAMES - 1))
 def test_video_token_sees_its_reach_and_no_more(net, clip, changed):
     frames, lips, _ = clip
@@ -56,7 +56,7 @@ def test_video_token_sees_its_reach_and_no_more(net, clip, changed):
     assert torch.equal(differs, (tokens - changed).abs() <= REACH_FRAMES)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, STEPS - 1))
 def test_audio_token_sees_its_reach_and_no_more(net, clip, changed):
     mels = clip[2]

@@ -58,7 +58,7 @@ REACHED = {  # the student's logits and the tensors that a method looks at
 }
 ALL_REACHED = 1 + 2 * 12
 numbers = st.floats(-8, 8, width=32)
-unhurried = settings(deadline=None, max_examples=50)  # a busy machine is not a wrong loss
+unhurried = settings(max_examples=50)
 seeds = st.integers(0, 2**31)
 
 

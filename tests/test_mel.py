@@ -71,7 +71,7 @@ def test_silence_is_the_floor_and_nothing_is_nothing():
     assert mel_spectrogram(np.zeros(300, np.float32)).shape == (0, 80)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(first_sample=st.integers(-5_000, 5_000), samples=st.integers(6_000, 12_000))
 def test_windows_are_wholly_inside_the_sound_and_stay_on_the_grid(first_sample, samples):
     sound = Sound(speechlike(samples), first_sample)

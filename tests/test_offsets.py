@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from avsync_cli.confidence import curve_features
@@ -22,7 +22,6 @@ def pairs(windows: int, sounds: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
     return rng.standard_normal((windows, 8), np.float32), rng.standard_normal((sounds, 8), np.float32)
 
 
-@settings(deadline=None)
 @given(
     windows=st.integers(0, 20),
     sounds=st.integers(0, 40),
@@ -70,7 +69,6 @@ def test_a_planted_lead_is_found_with_its_sign(lead):
     assert peak.lead_frames == pytest.approx(lead, abs=0.5)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(0, 10**6))
 def test_an_average_equals_a_slow_loop(windows, seed):
     rng = np.random.default_rng(seed)

@@ -47,7 +47,7 @@ def numbered_by(clip, number):
     return replace(clip, lips=np.full((len(clip.crops), 40, 3), number, np.float16))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     frames=st.integers(1, 40),
     sounds=st.integers(3, 40),

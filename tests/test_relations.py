@@ -27,7 +27,7 @@ from training.networks.transformer import LayerBehaviour
 from training.networks.vocalist import Behaviour
 
 numbers = st.floats(-8, 8, width=32)
-unhurried = settings(deadline=None, max_examples=50)  # a busy machine is not a wrong loss
+unhurried = settings(max_examples=50)  # a busy machine is not a wrong loss
 directions = pytest.mark.parametrize("direction", ["teacher_student", "student_teacher"])
 
 

@@ -35,7 +35,7 @@ def jump(at_s, before, after):
     return lambda times_s: np.where(times_s < at_s, before, after)
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),
     lead=st.floats(-10, 10),
@@ -49,7 +49,7 @@ def test_a_constant_offset_stays_constant(seed, lead, seconds, fit):
         assert course.lead_frames == pytest.approx(lead, abs=0.5)
 
 
-@settings(deadline=None, max_examples=20, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),
     at=st.floats(15, 45),
@@ -145,7 +145,7 @@ def test_what_is_nearly_an_edit_is_a_less_certain_constant():
     assert (sure.kind, sure.spread_frames) == ("constant", 0.0)
 
 
-@settings(deadline=None, max_examples=15, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 @given(seed=st.integers(0, 10**6), first=st.floats(0, 40), length=st.floats(4, 18))
 def test_another_voice_for_a_while_is_no_edit(seed, first, length):
     course = course_of(60, lambda _: 2.0, seed=seed, foreign_s=(first, first + length))
@@ -226,7 +226,7 @@ def test_the_ends_of_a_drift_have_their_own_leads():
         assert part.answer.uncertainty_ms > wider_ms + 0.2 * min(each.answer.uncertainty_ms for each in level)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), bins=st.integers(8, 14))
 def test_the_best_steps_are_those_of_a_search_through_all(seed, bins):
     """One step at most: every place for it and all pairs of levels, against the dynamic programme."""
