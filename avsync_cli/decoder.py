@@ -203,6 +203,7 @@ class PictureClock:
         # Instead of stamps: see `timed_packets`.
         self._counts = container.format.name in (*_WITHOUT_TIMES, "mxf")
         self._step_s = 1 / Fraction((video and video.average_rate) or VIDEO_FPS)
+        self._soon_s = min(self._step_s, MAX_HOLD_S)
         self._last_s: Fraction | None = None
         self.delay_s = Fraction(0)  # by how much decoding times are later than the pictures are to be shown
         self.origin_s: Fraction | None = None  # of the first picture, on the file's clock
@@ -216,7 +217,7 @@ class PictureClock:
 
         Soon, even if pictures are rare on average: a file may stop for minutes between others.
         """
-        return None if self._last_s is None else self._last_s + min(self._step_s, MAX_HOLD_S)
+        return None if self._last_s is None else self._last_s + self._soon_s
 
     def begin_pass(self) -> None:
         """The next picture may be any."""
@@ -253,7 +254,8 @@ class PictureClock:
         """On the file's clock; one step after the last where a picture does not say."""
         stamp = frame.pts if frame.pts is not None else frame.dts
         if stamp is not None:
-            return stamp * Fraction(frame.time_base or 0) - self.delay_s
+            time_s = stamp * (frame.time_base or Fraction(0))
+            return time_s - self.delay_s if self.delay_s else time_s
         return Fraction(0) if self._last_s is None else self._last_s + self._step_s
 
     def note_jump(self, at_s: Fraction | None) -> None:

@@ -42,9 +42,10 @@ class Parts:
         `expected_s` is when the next of its kind is due, None for the first of all; `end_s` is the end of all
         that has come.
         """
-        if frame.pts is None or not frame.time_base:
+        unit_s = frame.time_base  # made anew each time it is asked for
+        if frame.pts is None or not unit_s:
             return False
-        time_s = frame.pts * Fraction(frame.time_base)
+        time_s = frame.pts * unit_s
         is_first = False
         if expected_s is not None and is_break(time_s + self._now_s[kind], expected_s):
             is_first = not self._find(time_s, kind, expected_s)
@@ -53,7 +54,7 @@ class Parts:
                 self._shifts_s.append(tick_time(ceil((end_s - time_s) * VIDEO_FPS)))
                 self._now_s[kind] = self._shifts_s[-1]
         if self._now_s[kind]:
-            frame.pts += round(self._now_s[kind] / Fraction(frame.time_base))
+            frame.pts += round(self._now_s[kind] / unit_s)
         return is_first
 
     def _find(self, time_s: Fraction, kind: Literal["video", "audio"], expected_s: Fraction) -> bool:

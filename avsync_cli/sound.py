@@ -319,7 +319,7 @@ def loudness_db(sound: Sound, ticks: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def time_of(frame: av.AudioFrame) -> Fraction:
     """Presentation time in s; 0 where the frame has none."""
-    return (frame.pts or 0) * Fraction(frame.time_base or 0)
+    return (frame.pts or 0) * (frame.time_base or Fraction(0))
 
 
 def is_break(time_s: Fraction, expected_s: Fraction) -> bool:

@@ -1,5 +1,7 @@
 """Parts of decoded pictures: the same pixels as those of the whole picture, whatever it is made of."""
 
+import csv
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +26,7 @@ FORMATS = (
     *("nv12", "yuv420p10le", "yuv422p10le"),
 )
 SIZES = ((320, 180), (322, 182), (1080, 606))
+CORPUS = Path(os.environ.get("AVSYNC_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 BT601, BT709, LIMITED, FULL = 5, 1, 1, 2  # AVColorSpace, AVColorRange
 PQ = 16  # transfer characteristics (ITU-T H.273)
 
@@ -185,13 +188,14 @@ def as_arrays(tracks: list[FaceTrack]) -> list[tuple[int, int, int]]:
     return [(track.face, track.first_tick, len(track.crops)) for track in tracks]
 
 
-def compare_tracks(models: FaceModels, path: Path) -> tuple[int, float]:
+def compare_tracks(models: FaceModels, path: Path, *, end_s: float | None = None) -> tuple[int, float]:
     """The largest differences of crops and lips from parts of pictures and from whole ones."""
     cuts: tuple[list[int], list[int]] = ([], [])
     with open_media(path) as media:
-        parts = list(track_faces(media.pictures(), models, note_cut=cuts[0].append))
+        parts = list(track_faces(media.pictures(end_s=end_s), models, note_cut=cuts[0].append))
     with open_media(path) as media:
-        whole = (Picture(each.tick, each.rgb, each.scale, each.late_ms) for each in media.pictures())
+        pictures = media.pictures(end_s=end_s)
+        whole = (Picture(each.tick, each.rgb, each.scale, each.late_ms) for each in pictures)
         wholes = list(track_faces(whole, models, note_cut=cuts[1].append))
     assert cuts[0] == cuts[1]
     assert as_arrays(parts) == as_arrays(wholes)
@@ -217,3 +221,16 @@ def test_faces_are_followed_alike_in_parts_and_in_whole_pictures(tmp_path, model
     crops, lips = compare_tracks(models, path)
     assert crops <= 1
     assert lips < 1e-4
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus at {CORPUS}; set AVSYNC_CORPUS")
+def test_faces_of_real_footage_are_followed_alike(models):
+    """50 clips of all sizes and makes: the same points, and crops that one pixel in thousands differs in."""
+    with (CORPUS / "manifest.csv").open(newline="", encoding="utf-8") as table:
+        rows = [row for row in csv.DictReader(table) if float(row["seconds"]) >= 2]
+    for row in sorted(rows, key=lambda row: int(row["height"]))[:: len(rows) // 50 + 1]:
+        crops, lips = compare_tracks(models, CORPUS / row["file"], end_s=2.0)
+        assert crops <= 1, row["file"]
+        assert lips == 0.0, row["file"]

@@ -26,7 +26,7 @@ from bench_check import PLAIN_DECODE
 from looping import join_clips
 
 CORPUS = Path(os.environ.get("AVSYNC_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
-RATIO, FULL_RATIO, LONG_S, MEMORY_MB = 0.7, 2.5, 20.0, 400.0  # what is to be kept
+RATIO, FULL_RATIO, LONG_S, MEMORY_MB = 0.7, 1.3, 20.0, 400.0  # what is to be kept
 
 
 def longest_hd_clip() -> tuple[Path, Fraction] | None:
