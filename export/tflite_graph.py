@@ -207,25 +207,9 @@ def _max_pool_2d(graph: Graph, operator: Operator) -> None:
 
 
 def _pad(graph: Graph, operator: Operator) -> None:
-    before_after = graph.constant(operator.inputs[1])  # [4, 2], NHWC
-    source, stem = graph.names[operator.inputs[0]], f"t{operator.output}"
-    more, channels = int(before_after[3, 1]), graph.shape(operator.inputs[0])[3]
-    if more == channels and before_after.sum() == more:
-        _double_channels(graph, operator, source)
-        return
-    pads = graph.initializer(f"{stem}_pads", before_after[list(NHWC_TO_NCHW)].T.reshape(-1).astype(np.int64))
-    _emit(graph, operator, "Pad", [source, pads])
-
-
-def _double_channels(graph: Graph, operator: Operator, source: str) -> None:
-    """As many channels of zeros after those that there are.
-
-    ONNX Runtime keeps images in blocks of channels through these nodes, but not through Pad: after it, half
-    of the mesh was put in order and back at every layer.
-    """
-    stem, channels = f"t{operator.output}", graph.shape(operator.inputs[0])[3]
-    zero = graph.initializer(f"{stem}_zero", np.zeros((channels, 1, 1), np.float32))
-    _emit(graph, operator, "Concat", [source, graph.node("Mul", [source, zero], f"{stem}_none")], axis=1)
+    before_after = graph.constant(operator.inputs[1])[list(NHWC_TO_NCHW)]  # [4, 2]
+    pads = graph.initializer(f"t{operator.output}_pads", before_after.T.reshape(-1).astype(np.int64))
+    _emit(graph, operator, "Pad", [graph.names[operator.inputs[0]], pads])
 
 
 def _add(graph: Graph, operator: Operator) -> None:
