@@ -1,6 +1,6 @@
 """Pictures and sound pushed as they come: verdicts on the last seconds, whatever the clock does."""
 
-import gc
+import os
 import tracemalloc
 from contextlib import suppress
 from fractions import Fraction
@@ -16,6 +16,7 @@ from avsync_cli import ConfigError, MediaError, Monitor, check_arrays
 from avsync_cli.check import Engine
 from avsync_cli.live.backlog import Backlog, Waiting
 from avsync_cli.live.clock import Epoch, JointClock
+from avsync_cli.machine import MB, resident_bytes
 
 SECONDS = 8
 LEAD_S = 0.16
@@ -125,10 +126,9 @@ def test_without_faces_or_sound_a_reason_is_given(scene, engine):
         assert {event.reason for event in monitor.poll()} == {"no_face"}
 
 
-def count_frames():
-    """Pictures of PyAV that anything holds."""
-    gc.collect()
-    return sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+def held_mb():
+    """Resident memory; pictures of PyAV are not among what Python counts."""
+    return resident_bytes(os.getpid()) / MB
 
 
 @pytest.fixture
@@ -142,13 +142,12 @@ def tracing():
 @pytest.mark.slow
 @pytest.mark.usefixtures("tracing")
 def test_a_long_stream_takes_no_more_memory_than_a_short_one(scene, engine):
-    """Held are some pictures, sound, scores and crops; the sound of 24 s more would be 1.5 MB."""
-    before = count_frames()
+    """Held are some pictures, sound, scores and crops; 24 s more of sound would be 1.5 MB, of pictures 120."""
     held_bytes: list[int] = []
 
     def is_settled():
         held_bytes.append(tracemalloc.get_traced_memory()[0])
-        return count_frames() - before <= 5 and held_bytes[-1] < most_bytes
+        return held_bytes[-1] < most_bytes
 
     with Monitor(engine) as monitor:
         for begin_s in range(0, 5 * SECONDS, SECONDS):
@@ -158,8 +157,9 @@ def test_a_long_stream_takes_no_more_memory_than_a_short_one(scene, engine):
             if begin_s == SECONDS:
                 most_bytes = tracemalloc.get_traced_memory()[0] * 2
                 wait_until(lambda: is_settled() and len(held_bytes) > 20, seconds=120)
-                most_bytes = min(held_bytes) + 150_000
+                most_bytes, early_mb = min(held_bytes) + 150_000, held_mb()
         wait_until(is_settled, seconds=120)
+        assert held_mb() < early_mb + 60
 
 
 @pytest.mark.slow
@@ -173,15 +173,17 @@ def test_sound_that_waits_for_pictures_is_bounded(scene, engine):
 @pytest.mark.slow
 def test_who_does_not_wait_has_few_pictures_held(scene, engine):
     """They come faster than they can be looked at."""
-    before, most = count_frames(), 0
+    before_mb, most = held_mb(), 0
     with Monitor(engine, waits=False) as monitor:
         for number in range(2500):
             monitor.push_picture(scene[0][number % 200], Fraction(number, 25))
-            if number % 250 == 249:
-                most = max(most, count_frames() - before)
+            most = max(most, len(monitor._backlog._waiting))
+        grew_mb = held_mb() - before_mb
         monitor.finish()
         events = monitor.poll()
-    assert most <= 50 + 5  # that wait, and that are looked at
+    assert most <= 50
+    assert 2500 * scene[0][0].nbytes > 400 * MB
+    assert grew_mb < 200, "64 MB of pictures wait, and work takes some"
     assert events[-1].skipped_pictures > 500
 
 
