@@ -142,7 +142,7 @@ def tracing():
 @pytest.mark.slow
 @pytest.mark.usefixtures("tracing")
 def test_a_long_stream_takes_no_more_memory_than_a_short_one(scene, engine):
-    """Held are some pictures, sound, scores and crops; 24 s more of sound would be 1.5 MB, of pictures 120."""
+    """Held are some pictures, sound, scores and crops; 24 s more of sound are 1.5 MB, of pictures 120."""
     held_bytes: list[int] = []
 
     def is_settled():
