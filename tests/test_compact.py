@@ -17,12 +17,20 @@ from training.data.clips import Sampler, Section, load_clips, make_batch
 from training.evaluation.score_clips import score_clip
 from training.evaluation.torch_encoders import match_encoders
 from training.loops.loop import LAST
-from training.loops.match import train
+from training.loops.match import make_trainer, start_from, train, train_step
 from training.losses.relations import ALL_LAYERS, compare_layers
-from training.networks.compact import COMPACT, EDGE, REACH_FRAMES, REACH_MEL_STEPS, CompactDims, CompactNet
+from training.networks.compact import (
+    COMPACT,
+    EDGE,
+    FINE,
+    REACH_FRAMES,
+    REACH_MEL_STEPS,
+    CompactDims,
+    CompactNet,
+)
 from training.networks.token_match import make_match_net, windows_of
 from training.reach import Reach
-from training.weights.match_checkpoint import load_checkpoint
+from training.weights.match_checkpoint import Checkpoint, load_checkpoint, load_start, save_checkpoint
 
 SIZES = ModelConfig(video_widths=(4, 4, 8), video_blocks=(1, 1, 1), lips_width=8)
 TINY = CompactDims("tiny", 16, SIZES, audio_widths=(4, 4, 8, 8), heads=2, layers=1)
@@ -92,7 +100,7 @@ def test_no_token_loses_its_position(net, clip):
             torch.testing.assert_close(tokens.norm(dim=2), torch.ones(tokens.shape[:2]), atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("dims", [EDGE, COMPACT])
+@pytest.mark.parametrize("dims", [EDGE, FINE, COMPACT])
 def test_encoders_keep_within_60_million_products_a_frame(dims):
     net, frames = CompactNet(dims).eval(), 25
     steps = frames * 16 // 5
@@ -154,6 +162,29 @@ def test_edge_encoders_train_from_the_trunk_of_a_student(cache, tmp_path):
     edge = CompactNet(EDGE)
     fitting = {key for key, value in trained.average.items() if key in edge.state_dict()}
     assert fitting == {key for key in edge.state_dict() if key.startswith(("video_encoder", "audio_encoder"))}
+
+
+def test_a_fine_student_begins_as_the_one_that_it_starts_from(cache, tmp_path):
+    """And its second trunk learns from the first step on."""
+    begun, config = tmp_path / "begun.pt", edge_config(cache)
+    torch.manual_seed(2)
+    net = make_match_net(config)
+    save_checkpoint(begun, Checkpoint(config, 0, net.state_dict(), net.state_dict(), {}, {}))
+    config = replace(config, network=FINE.name)
+    trainer = make_trainer(config, load_clips(cache, split="train"))
+    start_from(trainer, load_start(begun))
+    clip = load_clips(cache, split="val")[0]
+    scores = [score_clip(clip, match_encoders(each.eval())) for each in (net, trainer.average)]
+    np.testing.assert_allclose(scores[1], scores[0], atol=1e-4)
+    before = {key: value.clone() for key, value in trainer.net.state_dict().items()}
+    for step in range(2):
+        train_step(trainer, step)
+    project = "video_encoder.project.linear.weight"
+    columns = before[project].shape[1] - net.state_dict()[project].shape[1]
+    assert not before[project][:, -columns:].any()
+    assert trainer.net.state_dict()[project][:, -columns:].any()
+    stem = "video_encoder.trunk.fine.0.convolution.weight"
+    assert not torch.equal(trainer.net.state_dict()[stem], before[stem])
 
 
 def scores_in_batch(net, section, windows):

@@ -85,8 +85,11 @@ class ModelConfig:
     audio_widths: tuple[int, ...] = (32, 48, 80, 128)
     dropout: float = 0.1
     gate: float = 12.0  # what the gates start at
+    fine_widths: tuple[int, ...] = ()  # of a second trunk with a stem of stride 2, four if it has one
 
     def __post_init__(self) -> None:
+        if len(self.fine_widths) not in (0, 4) or min(self.fine_widths, default=1) < 1:
+            raise ConfigError("fine_widths are four channels, or none")
         if (len(self.video_widths), len(self.video_blocks), len(self.audio_widths)) != (3, 3, 4):
             raise ConfigError("video_widths and video_blocks are three each, audio_widths four")
         require_least(1, embedding=self.embedding, lips_width=self.lips_width)

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from avsync_cli.errors import ConfigError
 from training.config import WINDOW_NETWORK, MatchConfig
@@ -26,6 +27,7 @@ from training.loops.optimise import (
     update_average,
 )
 from training.losses.matching import MatchLoss, match_loss
+from training.networks.compact import EDGE, FINE
 from training.networks.token_match import TokenMatchNet, make_match_net
 from training.networks.window_match import MatchNet
 from training.reach import Reach
@@ -186,7 +188,8 @@ def snapshot(trainer: MatchTrainer, step: int, origin: dict[str, str]) -> Checkp
 def start_from(trainer: MatchTrainer, checkpoint: Checkpoint) -> None:
     """Begin a new run with the averaged weights of another.
 
-    A compact network also starts from a window network: its video trunk is that network's video encoder.
+    A compact network also starts from a window network: its video trunk is that network's video encoder. One
+    with a fine trunk starts from one without: what that trunk says counts nothing at first.
     """
     ours, theirs = trainer.config.network, checkpoint.config.network
     weights = checkpoint.average
@@ -194,10 +197,21 @@ def start_from(trainer: MatchTrainer, checkpoint: Checkpoint) -> None:
         trunk, size = "video_encoder.", len("video_encoder.")
         renamed = {f"{trunk}trunk.{key[size:]}": w for key, w in weights.items() if key.startswith(trunk)}
         weights = trainer.net.state_dict() | renamed
+    elif (ours, theirs) == (FINE.name, EDGE.name):
+        weights = widen(weights, trainer.net.state_dict())
     elif not same_weights(trainer.config, checkpoint.config):
         raise ConfigError("the checkpoint to start from has a model of other sizes")
     trainer.net.load_state_dict(weights)
     trainer.average.load_state_dict(weights)
+
+
+def widen(weights: dict[str, Tensor], wider: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a network as those of a wider one, which gives the same: new columns are zero."""
+    widened = dict(wider)
+    for key, weight in weights.items():
+        more = wider[key].shape[-1] - weight.shape[-1] if weight.ndim else 0
+        widened[key] = F.pad(weight, (0, more)) if more else weight
+    return widened
 
 
 def restore(trainer: MatchTrainer, checkpoint: Checkpoint, origin: dict[str, str]) -> int:

@@ -42,8 +42,9 @@ class CompactDims:
 
 
 EDGE = CompactDims("mtdvocalist-edge", 200)
+FINE = CompactDims("mtdvocalist-fine", 200, ModelConfig(fine_widths=(24, 48, 96, 128)))
 COMPACT = CompactDims("vocalist-compact", 512)
-COMPACT_NETWORKS = {dims.name: dims for dims in (EDGE, COMPACT)}
+COMPACT_NETWORKS = {dims.name: dims for dims in (EDGE, FINE, COMPACT)}
 
 
 class CompactNet(CrossModalScorer):

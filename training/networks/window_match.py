@@ -56,6 +56,7 @@ class VideoEncoder(nn.Module):
             *(ConvUnit2d(third, third, residual=True) for _ in range(blocks[2])),
             nn.Flatten(),
         )
+        self.fine = make_fine_trunk(config.fine_widths)
         width = config.lips_width
         self.lips = nn.Sequential(
             nn.Flatten(),
@@ -66,7 +67,7 @@ class VideoEncoder(nn.Module):
             nn.BatchNorm1d(width),
             nn.ReLU(),
         )
-        self.features = third * 3 * 6 + width
+        self.features = third * 3 * 6 + width + (config.fine_widths[3] * 3 * 6 if config.fine_widths else 0)
 
     def forward(self, frames: Tensor, lips: Tensor) -> Tensor:
         picture = frames / 255
@@ -74,7 +75,26 @@ class VideoEncoder(nn.Module):
         contrast = _mean_of_each(picture.square())
         picture = picture * torch.rsqrt(contrast + _MIN_CONTRAST**2)
         picture = picture.contiguous(memory_format=torch.channels_last)
-        return torch.cat([self.picture(picture), self.lips(lips)], dim=1)
+        parts = [self.picture(picture), self.lips(lips)]
+        if self.fine is not None:
+            parts.append(self.fine(picture))
+        return torch.cat(parts, dim=1)
+
+
+def make_fine_trunk(widths: tuple[int, ...]) -> nn.Sequential | None:
+    """Pictures [B, 5, 48, 96] -> features [B, 18 * last width], by a stem that halves them; None for none."""
+    if not widths:
+        return None
+    first, second, third, fourth = widths
+    return nn.Sequential(
+        ConvUnit2d(WINDOW_FRAMES, first, kernel=5, stride=2, padding=2),  # [B, 24, 24, 48]
+        ConvUnit2d(first, second, stride=2),  # [B, 48, 12, 24]
+        ConvUnit2d(second, second, residual=True),
+        ConvUnit2d(second, third, stride=2),  # [B, 96, 6, 12]
+        ConvUnit2d(third, third, residual=True),
+        ConvUnit2d(third, fourth, stride=2),  # [B, 128, 3, 6]
+        nn.Flatten(),
+    )
 
 
 def _mean_of_each(pictures: Tensor) -> Tensor:
