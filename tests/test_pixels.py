@@ -223,6 +223,7 @@ def test_faces_are_followed_alike_in_parts_and_in_whole_pictures(tmp_path, model
     assert lips < 1e-4
 
 
+@pytest.mark.repeats
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus at {CORPUS}; set AVSYNC_CORPUS")
