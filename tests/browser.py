@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 WIDTHS_PX = (390, 1280)
+LONG_MS = 240_000  # models are loaded, on a machine that may be busy
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _ITU = TOLERANCES["itu-detect"]
 _MODEL = ModelId("match", "0" * 64)

@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from browser import WIDTHS_PX, find_chromium, make_records, open_browser
+from browser import LONG_MS, WIDTHS_PX, find_chromium, make_records, open_browser
 from test_pages import REPORT, sights
 
 pytest.importorskip("pypdf", reason="needs pypdf, of the extra `dev`")
@@ -15,6 +15,7 @@ pytest.importorskip("jinja2", reason="needs the extra `report`")
 pytest.importorskip("matplotlib", reason="needs the extra `report`")
 
 import pypdf
+from playwright.sync_api import expect
 
 from avsync_cli.batch.overview import PAGES, write_overview
 from avsync_cli.pages import write_page
@@ -26,6 +27,7 @@ if find_chromium() is None:
 pytestmark = pytest.mark.browser
 FILES = 250
 SCHEMES = ("light", "dark")
+expect.set_options(timeout=LONG_MS)
 LEAST_CONTRAST, LEAST_CONTRAST_LARGE = 4.5, 3.0  # WCAG 2.2, AA
 
 CONTROLS = """() => [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex]")]
@@ -81,6 +83,7 @@ class Shown:
 
     def __init__(self, browser, path: Path, width: int = 1280, scheme: str = "light") -> None:
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.context.set_default_timeout(LONG_MS)
         self.page = self.context.new_page()
         self.said: list[str] = []
         self.asked: list[str] = []
@@ -240,7 +243,7 @@ def test_all_files_that_are_shown_are_printed(browser, pages):
         names = {record["file"] for record in make_records(FILES)}
         assert all("".join(name.split()) in text for name in names)
         assert f"{FILES}of{FILES}" in text
-        assert shown.page.locator("#rows tr").count() == 100, "as before"
+        expect(shown.page.locator("#rows tr"), "as before").to_have_count(100)
 
 
 def leads(page) -> list[int | None]:
@@ -256,37 +259,38 @@ def test_all_files_are_sorted_searched_and_left_through(browser, pages):
         head = page.get_by_role("button", name="Audio lead")
         head.focus()
         page.keyboard.press("Enter")
+        expect(page.locator("th[aria-sort=ascending]")).to_contain_text("Audio lead")
         assert leads(page) == answered[:100]
-        assert page.locator("th[aria-sort=ascending]").inner_text().startswith("Audio lead")
         page.keyboard.press("Enter")
+        expect(page.locator("th[aria-sort=descending]")).to_contain_text("Audio lead")
         assert leads(page)[0] == answered[-1]
-        assert page.locator("th[aria-sort=descending]").count() == 1
         later = page.get_by_role("button", name="Later rows")
         later.click()
         later.click()
+        expect(page.locator("#told")).to_have_text(f"201 to {FILES} of {FILES}")
+        expect(later).to_be_disabled()
         assert leads(page)[-1] is None, "what has no lead comes last, whichever the order"
-        assert page.locator("#told").inner_text() == f"201 to {FILES} of {FILES}"
-        assert later.is_disabled()
         page.get_by_label("Name or words").fill(" 1/EPISODE  moov atom")
         broken = {r["file"] for r in records if "season 1/" in r["file"] and r["status"] == "error"}
         assert len(broken) > 5
+        expect(page.locator("#rows tr")).to_have_count(len(broken))
         assert set(page.locator("#rows th").all_inner_texts()) == broken
         page.get_by_role("button", name="Show all").click()
         page.get_by_label("Verdict").select_option("out_of_sync")
         page.get_by_label("Off by at least").fill("150")
         far = [r for r in records if r["status"] == "out_of_sync" and abs(round(r["audio_lead_ms"])) >= 150]
-        assert page.locator("#rows tr").count() == min(100, len(far))
+        expect(page.locator("#rows tr")).to_have_count(min(100, len(far)))
         assert all(abs(lead) >= 150 for lead in leads(page))
         page.get_by_label("Name or words").fill("no such words")
-        assert page.locator("#told").inner_text() == "no file is like that"
+        expect(page.locator("#told")).to_have_text("no file is like that")
         page.get_by_role("button", name="Show all").click()
-        assert page.locator("#rows tr").count() == 100
+        expect(page.locator("#rows tr")).to_have_count(100)
         link = page.locator("#rows a").first
         name = link.inner_text()
         link.click()
-        assert page.locator("h1").inner_text() == name
+        expect(page.locator("h1")).to_have_text(name)
         page.get_by_role("link", name="All files").click()
-        assert page.locator("h1").inner_text() == f"{FILES} files"
+        expect(page.locator("h1")).to_have_text(f"{FILES} files")
         assert shown.said == []
 
 
