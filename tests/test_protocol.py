@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from avsync_cli.offsets import score_offsets
-from training.evaluation.protocol import accuracy, averaged_scores, clip_is_right, mean_accuracies
+from training.evaluation.protocol import (
+    accuracy,
+    averaged_scores,
+    clip_is_right,
+    competing_scores,
+    mean_accuracies,
+)
 
 
 def slow_accuracy(video, audio, frames, *, shift):
@@ -78,3 +84,26 @@ def test_a_clip_without_sound_counts_nowhere():
     assert accuracy(nothing, 5) is None
     assert clip_is_right(nothing) is None
     assert mean_accuracies([nothing]) == {}
+
+
+@pytest.mark.parametrize(("windows", "sounds"), [(40, 40), (6, 9), (1, 3), (20, 4)])
+def test_windows_compete_for_the_sound_as_in_a_slow_loop(windows, sounds):
+    video, audio = made_clip(windows, sounds, shift=0, noise=1.0, seed=windows)
+    scores = score_offsets(video, audio, first_tick_video=0, first_tick_audio=0, score=dot)
+    found = competing_scores(scores)
+    assert np.array_equal(np.isfinite(found), np.isfinite(scores))
+    for window, column in np.argwhere(np.isfinite(scores)):
+        sound = window - (column - 15)
+        rivals = [video[each] @ audio[sound] for each in range(windows) if abs(each - sound) <= 15]
+        level = np.log(np.mean(np.exp(np.array(rivals, np.float64))))
+        assert found[window, column] == pytest.approx(video[window] @ audio[sound] - level, abs=1e-4)
+
+
+def test_sound_that_resembles_every_mouth_wins_nothing_by_it():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 0.1, (60, 60)) + 2 * np.eye(60)
+    scores[:, 30] += 5.0  # a hub: the nearest of all windows
+    near = np.arange(60)[:, None] - (np.arange(31) - 15)
+    banded = np.where((near >= 0) & (near < 60), np.take_along_axis(scores, near.clip(0, 59), 1), np.nan)
+    assert accuracy(banded.astype(np.float32), 5) < 0.6
+    assert accuracy(competing_scores(banded.astype(np.float32)), 5) == 1.0

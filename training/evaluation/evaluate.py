@@ -17,7 +17,7 @@ from training.data.corpus import Clip, read_corpus
 from training.data.provenance import provenance_of
 from training.evaluation.candidates import open_judged
 from training.evaluation.measures import MEASURES, Outcome, measure
-from training.evaluation.protocol import LENGTHS
+from training.evaluation.protocol import LENGTHS, competing_scores, mean_accuracies
 from training.evaluation.published_protocol import published_figures, published_scores
 from training.evaluation.score_clips import (
     Encoders,
@@ -115,12 +115,18 @@ def protocol(
 def protocol_rows(
     encoders: Encoders, clips: list[LoadedClip], *, max_frames: int | None = None
 ) -> list[dict[str, Any]]:
-    """The same as plain values; `published` are the figures by the published code's rule."""
+    """The same as plain values; `published` are the figures by the published code's rule, `competing` those
+    where windows compete for the sound too (`protocol.competing_scores`)."""
     scored = score_all(encoders, clips, max_frames=max_frames)
     by_rule = [(clip, published_scores(clip, scores, encoders)) for clip, scores in scored]
     published = gather_groups(by_rule, with_all=True)
+    competing = gather_groups(((clip, competing_scores(scores)) for clip, scores in scored), with_all=True)
     return [
-        asdict(group) | {"published": published_figures(published[group.group])}
+        asdict(group)
+        | {
+            "published": published_figures(published[group.group]),
+            "competing": mean_accuracies(competing[group.group]),
+        }
         for group in group_figures(scored, with_all=True)
     ]
 
@@ -153,14 +159,7 @@ def markdown(result: dict[str, Any]) -> str:
     """The tables of a result."""
     parts = []
     if PROTOCOL in result:
-        columns = [str(length) for length in LENGTHS] + ["clip"]
-        rows = [
-            [row["group"], str(row["clips"])]
-            + [f"{row['percent'][key]:.1f}" if key in row["percent"] else "-" for key in columns]
-            for row in result[PROTOCOL]
-        ]
-        head = ["source", "clips", *(f"K={length}" for length in LENGTHS), "whole clip"]
-        parts.append(_table(head, rows))
+        parts += [_protocol_table(result[PROTOCOL], rule) for rule in ("percent", "competing")]
     if "measures" in result:
         rows = [
             [row["measure"], row["group"]]
@@ -171,6 +170,17 @@ def markdown(result: dict[str, Any]) -> str:
         head = ["measure", "clips", "right", "refused", "wrong", "right of those answered"]
         parts.append(_table(head, rows))
     return "\n\n".join(parts)
+
+
+def _protocol_table(groups: list[dict[str, Any]], rule: str) -> str:
+    columns = [str(length) for length in LENGTHS] + ["clip"]
+    rows = [
+        [row["group"], str(row["clips"])]
+        + [f"{row[rule][key]:.1f}" if key in row[rule] else "-" for key in columns]
+        for row in groups
+    ]
+    named = "source" if rule == "percent" else rule
+    return _table([named, "clips", *(f"K={length}" for length in LENGTHS), "whole clip"], rows)
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:

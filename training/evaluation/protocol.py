@@ -6,6 +6,7 @@ j - 15 frames, NaN where the sound has no such window, at either end of the clip
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from avsync_cli.offsets import LEADS_FRAMES, average_curve
 from avsync_cli.spec import RANGE_FRAMES, SAME_OFFSET_FRAMES, WINDOW_FRAMES
@@ -46,6 +47,23 @@ def clip_is_right(scores: Floats, *, truth_frames: int = 0) -> bool | None:
         return None
     found = int(LEADS_FRAMES[np.nanargmax(curve)])
     return abs(found - truth_frames) <= SAME_OFFSET_FRAMES
+
+
+def competing_scores(scores: Floats) -> Floats:
+    """Scores [V, 31] less what their sound scores with the windows around: log of the mean of e^score.
+
+    Sound that resembles every mouth of a clip then wins nothing by it, as the windows compete for the sound
+    too. So a window is no longer judged by its own 5 frames alone: this is not the paper's protocol.
+    """
+    windows, columns = scores.shape
+    shape = (windows, windows + columns - 1)
+    by_sound = np.full(shape, -np.inf)  # row: window; column: sound, which is the same along a diagonal of it
+    sounds = np.arange(windows)[:, None] + np.arange(columns)[::-1]
+    np.put_along_axis(by_sound, sounds, np.where(np.isfinite(scores), scores, -np.inf), axis=1)
+    heard = np.isfinite(by_sound).sum(axis=0)
+    levels = logsumexp(by_sound, axis=0) - np.log(np.maximum(heard, 1))
+    competing: Floats = (scores - levels[sounds]).astype(np.float32)
+    return competing
 
 
 def mean_accuracies(clips: list[Floats]) -> dict[str, float]:
