@@ -562,6 +562,24 @@ def test_a_name_keeps_no_secret(user, secret, path, query):
     assert secret not in Source(f" rtsp://{user}:{secret}@camera.local{path}").name
 
 
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("rtsp://user:Zq/Zq@camera.local:554/live", "rtsp://camera.local:554/live"),
+        ("rtsp://user:5Zq#Z@Zq@camera.local/live", "rtsp://camera.local/live"),
+        ("http://user:?Zq@camera.local", "http://camera.local"),
+        ("http://user:/Zq@camera.local", "http://camera.local"),
+        ("http://user:Zq?Zq@camera.local/live?key=Zq", "http://camera.local/live"),
+        ("rtsp://[::1]:554/live@home", "rtsp://[::1]:554/live@home"),
+        ("http://camera.local:80", "http://camera.local:80"),
+        ("http://camera.local/12:30@home", "http://camera.local/12:30@home"),
+    ],
+)
+def test_a_password_that_had_to_be_written_otherwise_is_not_shown_either(address, name):
+    """What it is taken for cannot be opened, and the name is in what is said of that."""
+    assert Source(address).name == name
+
+
 @pytest.fixture
 def devices(monkeypatch):
     """Streams of MPEG-TS may stand for a camera and its microphone: how a source says so."""
