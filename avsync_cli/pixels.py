@@ -224,12 +224,23 @@ def _samples_of(frame: av.VideoFrame, number: int) -> NDArray[np.unsignedinteger
 def _cut_frame(frame: av.VideoFrame, box: Box) -> av.VideoFrame:
     """A copy of a part of a frame, all edges of which are even."""
     x0, y0, x1, y1 = box
-    cut = av.VideoFrame(x1 - x0, y1 - y0, frame.format.name)
+    cut = _make_like(frame, x1 - x0, y1 - y0)
     for number, plane in enumerate(_LAYOUTS[frame.format.name].planes):
         first, last = plane.first_byte(x0), plane.first_byte(x1)
         rows = _rows_of(frame, number)[plane.first_row(y0) : plane.first_row(y1), first:last]
         _rows_of(cut, number)[:, : last - first] = rows
     return _described_as(frame, cut)
+
+
+def _make_like(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    """A frame of another size to be filled.
+
+    Where swscale interpolates colours, it asks where in a square of pixels they lie, as H.264 and HEVC say.
+    PyAV cannot read or set that; scaling keeps it, and by single points costs little.
+    """
+    if not _LAYOUTS[frame.format.name].margin:
+        return av.VideoFrame(width, height, frame.format.name)
+    return frame.reformat(width=width, height=height, interpolation="POINT", threads=1)
 
 
 def _described_as(frame: av.VideoFrame, part: av.VideoFrame) -> av.VideoFrame:

@@ -17,6 +17,7 @@ from scan_stubs import (
     PROGRAM,
     is_alive,
     load_and_die,
+    load_hasty_stub,
     load_nothing,
     load_stub,
     wait_until,
@@ -223,10 +224,14 @@ def test_one_that_stands_still_is_given_up_long_before_its_time(tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_a_pause_of_both_counts_for_no_file(tmp_path):
-    """As by Ctrl-Z: the worker does nothing for longer than its file may take, and nobody looks."""
+@pytest.mark.parametrize("load", [load_stub, load_hasty_stub])
+def test_a_pause_of_both_counts_for_no_file(tmp_path, load):
+    """The worker does nothing for longer than its file may take, and nobody looks.
+
+    One that ends itself then is no fault of the file, either.
+    """
     (path,) = write_files(tmp_path, "sleep 1 lead 0")
-    worker = Worker(replace(SETTINGS, timeout_s=5))
+    worker = Worker(replace(SETTINGS, load=load, timeout_s=5))
     worker.begin(Item(path.name, str(path)))
     try:
         while not worker._begun:

@@ -75,6 +75,27 @@ def test_a_part_is_that_part_of_the_whole(name, size, quarter_turns):
             assert part.holds((max(0, x0), max(0, y0), min(x1, whole.shape[1]), min(y1, whole.shape[0])))
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_part_of_a_decoded_frame_is_that_part_of_the_whole(tmp_path, name):
+    """H.264 says where in a square of pixels the colours lie, which painted frames do not."""
+    path = write_clip(
+        tmp_path / "c.mkv",
+        seconds=0.2,
+        paint=lambda number: paint("rgb24", 640, 360, seed=number).to_ndarray(),
+        video_codec="libx264",
+        pixel_format="yuv420p",
+    )
+    with av.open(str(path)) as container:
+        decoded = next(container.decode(video=0))
+    frame = decoded.reformat(format=name)  # which keeps what the decoder said
+    whole = whole_of(frame)
+    for box in boxes_within(whole.shape):
+        part = FramePixels(frame).part(box)
+        height, width = part.rgb.shape[:2]
+        expected = whole[part.top : part.top + height, part.left : part.left + width]
+        np.testing.assert_array_equal(part.rgb, expected)
+
+
 @pytest.mark.parametrize("quarter_turns", range(4))
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_so_many_pixels_show_what_the_whole_shows(name, quarter_turns):

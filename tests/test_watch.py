@@ -286,8 +286,36 @@ def test_a_hook_that_fails_keeps_no_other_from_being_called(tmp_path, capsys):
         hooks.close()
         server.shutdown()
     assert log.read_text() == "in_sync out_of_sync in_sync "
-    said = capsys.readouterr().err
-    assert said == "avsync: --webhook at 127.0.0.1: BadStatusLine: no answer of HTTP (said once)\n"
+    assert complaints(capsys) == [
+        "avsync: --webhook at 127.0.0.1: BadStatusLine: no answer of HTTP (said once)"
+    ]
+
+
+def complaints(capsys):
+    """What was said, but that one waits: on a slow machine."""
+    return [line for line in capsys.readouterr().err.splitlines() if "are waited for" not in line]
+
+
+class Moved(BaseHTTPRequestHandler):
+    """Sends on, without a word."""
+
+    def do_POST(self):
+        self.send_response(302, "")
+        self.send_header("Location", "http://127.0.0.1:9/secret")
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+def test_what_a_server_answers_is_told_with_its_number(capsys):
+    with HTTPServer(("127.0.0.1", 0), Moved) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        hooks = Hooks(None, f"http://127.0.0.1:{server.server_port}/?key=secret")
+        hooks.tell({"status": "in_sync"})
+        hooks.close()
+        server.shutdown()
+    assert complaints(capsys) == ["avsync: --webhook at 127.0.0.1: answers 302 (said once)"]
 
 
 @pytest.mark.parametrize(
@@ -341,6 +369,56 @@ def test_hooks_are_waited_for_so_long_and_no_longer(tmp_path, capsys):
     assert "took longer than 3 s" in capsys.readouterr().err
 
 
+def write_sleeper(tmp_path):
+    """A program that writes its number into the file `number` and sleeps, and how it is called."""
+    script, number = tmp_path / "sleeper.py", tmp_path / "number"
+    script.write_text(
+        f"import os, time\nopen({str(number)!r}, 'w').write(f'{{os.getpid()}} ')\ntime.sleep(600)\n"
+    )
+    return f"'{sys.executable}' '{script}'", number
+
+
+def test_a_program_that_is_just_being_started_is_ended_too(tmp_path, monkeypatch):
+    """However long the system takes to start it: here until all else has ended."""
+    command, _ = write_sleeper(tmp_path)
+    begun, started = Event(), []
+    start = subprocess.Popen
+
+    def start_late(*words, **options):
+        begun.set()
+        time.sleep(1)
+        started.append(start(*words, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start_late)
+    hooks = Hooks(command, None)
+    hooks.tell({"status": "in_sync"})
+    assert begun.wait(60)
+    hooks.close(wait_s=0)
+    wait_until(lambda: started, seconds=60)
+    try:
+        assert started[0].wait(60) == -signal.SIGKILL
+    finally:
+        started[0].kill()
+
+
+def test_a_program_that_may_not_be_ended_is_let_go(tmp_path, monkeypatch):
+    """As one that has become another user's, by sudo."""
+    command, number = write_sleeper(tmp_path)
+    hooks = Hooks(command, None)
+    hooks.tell({"status": "in_sync"})
+    wait_until(lambda: number.exists() and number.read_text().endswith(" "), seconds=60)
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    try:
+        hooks.close(wait_s=0)
+    finally:
+        os.kill(int(number.read_text()), signal.SIGKILL)
+
+
 @contextmanager
 def watching(handmade, clip, script):
     """A watch of a pipe that does not end, in a group of its own as in a terminal; a change runs a script."""
@@ -372,15 +450,11 @@ def test_after_an_interrupt_the_last_change_is_told(handmade, clips, tmp_path):
 
 @pytest.mark.slow
 def test_a_second_interrupt_waits_for_nothing(handmade, clips, tmp_path):
-    number = tmp_path / "number"
-    (tmp_path / "told.py").write_text(
-        f"import os, time\nopen({str(number)!r}, 'w').write(f'{{os.getpid()}} ')\ntime.sleep(600)\n"
-    )
-    with watching(handmade, clips[160], tmp_path / "told.py") as ran:
+    _, number = write_sleeper(tmp_path)
+    with watching(handmade, clips[160], tmp_path / "sleeper.py") as ran:
         wait_until(lambda: number.exists() and number.read_text().endswith(" "), seconds=120)
         os.killpg(ran.pid, signal.SIGINT)
-        while b"waited for" not in ran.stderr.readline():
-            pass
+        assert any(b"waited for" in line for line in iter(ran.stderr.readline, b""))
         began = time.monotonic()
         os.killpg(ran.pid, signal.SIGINT)
         assert ran.wait(120) == 130
@@ -486,6 +560,24 @@ def test_a_name_keeps_no_secret(user, secret, path, query):
     assert Source(f"rtsp://{user}:{secret}@camera.local:554{path}").name == f"rtsp://camera.local:554{path}"
     assert Source(f"https://camera.local{path}{query}{secret}").name == f"https://camera.local{path}"
     assert secret not in Source(f" rtsp://{user}:{secret}@camera.local{path}").name
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("rtsp://user:Zq/Zq@camera.local:554/live", "rtsp://camera.local:554/live"),
+        ("rtsp://user:5Zq#Z@Zq@camera.local/live", "rtsp://camera.local/live"),
+        ("http://user:?Zq@camera.local", "http://camera.local"),
+        ("http://user:/Zq@camera.local", "http://camera.local"),
+        ("http://user:Zq?Zq@camera.local/live?key=Zq", "http://camera.local/live"),
+        ("rtsp://[::1]:554/live@home", "rtsp://[::1]:554/live@home"),
+        ("http://camera.local:80", "http://camera.local:80"),
+        ("http://camera.local/12:30@home", "http://camera.local/12:30@home"),
+    ],
+)
+def test_a_password_that_had_to_be_written_otherwise_is_not_shown_either(address, name):
+    """What it is taken for cannot be opened, and the name is in what is said of that."""
+    assert Source(address).name == name
 
 
 @pytest.fixture

@@ -336,6 +336,37 @@ def test_only_so_many_files_are_kept(visitor):
     assert visitor.expect("more.mp4", 1)[0] == 409
 
 
+def test_a_video_that_leads_elsewhere_by_now_is_neither_mended_nor_checked(tmp_path):
+    """It keeps the verdict that it had."""
+    kept, root, away = tmp_path / "kept", tmp_path / "videos", tmp_path / "away.mp4"
+    kept.mkdir()
+    root.mkdir()
+    one, two = root / "one.mp4", root / "two.mp4"
+    for video in (one, two, away):
+        video.write_bytes(b"lead 160")
+    with open_site(kept, root=root) as (door, _):
+        visitor = Visitor(door.port).enter(door.token)
+        listed = {
+            each["name"]: each["key"] for each in json.loads(visitor.ask("GET", "/api/folder")[2])["videos"]
+        }
+        key = json.loads(visitor.ask("POST", f"/api/folder/{listed['one.mp4']}")[2])["key"]
+        checked = visitor.wait_for(key, lambda file: file["state"] == "done")
+        one.unlink()
+        one.symlink_to(away)
+        assert visitor.ask("POST", f"/api/files/{key}/mend")[0] == 202
+        told = visitor.wait_for(key, lambda file: file["mending"] not in ("waiting", "working"))
+        assert (told["state"], told["mending"], told["words"]) == ("done", "failed", "is not where it was")
+        assert (told["verdict"], told["has_report"]) == (checked["verdict"], True)
+        slow = visitor.send("slow.mp4", b"hang")
+        visitor.wait_for(slow, lambda file: file["state"] == "checking")
+        key = json.loads(visitor.ask("POST", f"/api/folder/{listed['two.mp4']}")[2])["key"]
+        two.unlink()
+        two.symlink_to(away)
+        visitor.ask("DELETE", f"/api/files/{slow}")
+        told = visitor.wait_for(key, lambda file: file["state"] not in ("waiting", "checking"))
+        assert (told["state"], told["words"]) == ("refused", "is not where it was")
+
+
 def test_the_folder_is_shown_and_nothing_beside_it(tmp_path):
     root, away, kept = tmp_path / "root", tmp_path / "away", tmp_path / "kept"
     for folder in (root / "season 1", away, kept):

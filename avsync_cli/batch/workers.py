@@ -64,7 +64,7 @@ class Worker:
 
     def begin(self, item: Item) -> None:
         """Have a file checked; `poll` will bring the answer. Raises ScanError."""
-        self.item, self.share, self._starts = item, None, 0
+        self.item, self.share, self._starts, self._was_spared = item, None, 0, False
         # One that has grown by itself must not make the next file pay for it.
         if self._process is not None:
             room_bytes = self._settings.memory_bytes - self._loaded_bytes
@@ -222,7 +222,10 @@ class Worker:
             with suppress(subprocess.TimeoutExpired):
                 status = self._process.wait(1.0)
         if self._begun or self.item is None:
-            return self._fail(*(end_reason(status or 0) or ("crashed", describe_end(status))))
+            reason, words = end_reason(status or 0) or ("crashed", describe_end(status))
+            if reason == "timeout" and self._spare():
+                return None
+            return self._fail(reason, words)
         self.close()
         self._starts += 1
         if self._starts >= _MAX_STARTS:
@@ -230,6 +233,18 @@ class Worker:
             raise ScanError(f"no worker can be started: {describe_end(status)}; {why}")
         self._hand_over(self.item)
         return None
+
+    def _spare(self) -> bool:
+        """Begin the file anew, once, if its process ended itself before its time was over.
+
+        The clock by which it does so goes on where all are stopped, as by a container that is paused.
+        """
+        if self.item is None or self._was_spared or self._clock.read() > self._deadline:
+            return False
+        self._was_spared = True
+        self.close()
+        self._hand_over(self.item)
+        return True
 
     def _fail(self, reason: FailureReason, text: str) -> FileError:
         self.close()

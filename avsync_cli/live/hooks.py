@@ -12,9 +12,10 @@ from contextlib import suppress
 from functools import partial
 from http.client import HTTPException
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -43,6 +44,7 @@ class Hooks:
         self._host = None if webhook is None else _host_of(webhook)
         self._waiting: SimpleQueue[Mapping[str, Any] | None] = SimpleQueue()
         self._child: subprocess.Popen[bytes] | None = None
+        self._starting = Lock()  # of a program: none begins that nobody would end
         self._is_over = False
         self._warned: set[str] = set()
         self._worker = Thread(target=self._work, name="avsync-hooks", daemon=True)
@@ -67,7 +69,8 @@ class Hooks:
                 if not self._joins_in(wait_s - _SOON_S):
                     self._warn("hooks", f"--exec and --webhook took longer than {wait_s:g} s at the end")
         finally:
-            self._is_over = True
+            with self._starting:
+                self._is_over = True
             if self._child is not None:
                 _kill(self._child)
 
@@ -94,18 +97,22 @@ class Hooks:
             self._warn(which, f"{name}: {_words_of(error)}")
 
     def _run(self, told: Mapping[str, Any]) -> None:
-        # In a session of its own a terminal's Ctrl-C does not reach it: the watch waits for its end.
-        with subprocess.Popen(
-            self._words,
-            env=os.environ | variables(told),
-            stdin=subprocess.DEVNULL,
-            stdout=sys.__stderr__,
-            start_new_session=True,
-        ) as self._child:
+        with self._starting:
+            if self._is_over:
+                return
+            # In a session of its own a terminal's Ctrl-C does not reach it: the watch waits for its end.
+            self._child = subprocess.Popen(
+                self._words,
+                env=os.environ | variables(told),
+                stdin=subprocess.DEVNULL,
+                stdout=sys.__stderr__,
+                start_new_session=True,
+            )
+        with self._child as child:
             try:
-                code = self._child.wait(_RUN_S)
+                code = child.wait(_RUN_S)
             except subprocess.TimeoutExpired:
-                _kill(self._child)
+                _kill(child)
                 raise
         if code:
             raise OSError(f"ended with {code}")
@@ -173,13 +180,13 @@ def _host_of(webhook: str) -> str:
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    """End a program, and where there are sessions what it started, too."""
+    """End a program, and where there are sessions what it started, too; what is another user's goes on."""
     if child.poll() is not None:
         return
     if sys.platform == "win32":
         child.kill()
     else:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
 
 
@@ -187,6 +194,8 @@ def _words_of(error: Exception) -> str:
     """What went wrong. What other errors than these say may hold the address, and what is secret in it."""
     if isinstance(error, subprocess.TimeoutExpired):
         return f"took longer than {_RUN_S:g} s"
+    if isinstance(error, HTTPError):
+        return f"answers {error.code} {error.reason or ''}".strip()[:_MOST_WORDS]
     if isinstance(error, HTTPException):
         return f"{type(error).__name__}: no answer of HTTP"
     if isinstance(error, OSError):

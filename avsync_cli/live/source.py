@@ -26,7 +26,8 @@ from avsync_cli.gate import container_options, refuse_other_sources
 Kind = Literal["file", "pipe", "network", "device"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_SECRET = re.compile(r"(?<=://)[^/?#]*@|[?#].*", re.DOTALL)
+# What follows "?" or "#", and a password: also one with "/", "?" or "#" in it, though that is no address.
+_SECRET = re.compile(r"(?<=://)(?:[^/?#]*@|[^@/?#\[\]]*:(?!\d+(?:[/?#]|$)).*@)|[?#].*", re.DOTALL)
 _WEB = ("http", "https", "tcp", "tls", "crypto", "httpproxy")
 # What an address of a scheme may be read with, and what formats of several addresses it may be.
 _PROTOCOLS = MappingProxyType(

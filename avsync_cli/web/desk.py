@@ -220,7 +220,7 @@ class Desk:
                 if entry.is_removed:
                     continue
                 if not is_there:
-                    entry.state, entry.words = "refused", "is not where it was"
+                    entry.miss(mend=mend)
                     continue
                 if mend:
                     entry.mending = "working"

@@ -66,6 +66,14 @@ class Entry:
         """Whether a video of this machine still lies where it did when it was listed."""
         return self.real is None or Path(os.path.realpath(self.path)) == self.real
 
+    def miss(self, *, mend: bool) -> None:
+        """It is not: what was said of it before still holds."""
+        self.words = "is not where it was"
+        if mend:
+            self.mending = "failed"
+        else:
+            self.state = "refused"
+
     def task(self, *, mend: bool) -> Task:
         return Task(self.name, str(self.path), size=self.size, mend=mend)
 
