@@ -17,9 +17,12 @@ settings.load_profile("patient")
 
 
 def pytest_configure() -> None:
-    """A shell's background job ignores interrupts, and what it starts would too: not what is tested."""
+    """A shell's background job ignores interrupts, one under `nohup` the end of its terminal, and what they
+    start would too: not what is tested."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

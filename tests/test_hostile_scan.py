@@ -36,6 +36,13 @@ time.time = lambda: real() - 1e6 * (time.monotonic() - began)  # a day earlier e
 """
 
 
+UNDER_NOHUP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.executable, sys.argv[1:])
+"""
+
+
 def read_files(results: Path) -> list[str]:
     return [Path(json.loads(line)["path"]).name for line in results.read_bytes().splitlines()]
 
@@ -54,6 +61,19 @@ def test_a_terminal_that_goes_away_lets_files_finish(tmp_path, number):
     begun = sorted(f"{mark.stem}.mp4" for mark in marks if mark.exists())
     assert 2 <= len(begun) < 40
     assert sorted(read_files(results)) == begun, "what was in work was finished, and no more begun"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system knows no hang-up")
+def test_under_nohup_a_scan_outlives_its_terminal(tmp_path):
+    mark, results = tmp_path / "mark", tmp_path / "r.jsonl"
+    files = write_files(tmp_path / "in", "lead 0", *[f"wait-for {mark} lead 0"] * 3)
+    command = [sys.executable, "-c", UNDER_NOHUP, sys.executable, PROGRAM, tmp_path / "in", results]
+    process = subprocess.Popen(command)
+    wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") == 1)
+    process.send_signal(signal.SIGHUP)
+    mark.touch()
+    assert process.wait(300) == 0
+    assert len(read_files(results)) == len(files)
 
 
 def test_folders_of_scans_that_were_killed_are_removed_at_the_next_start(tmp_path, monkeypatch):

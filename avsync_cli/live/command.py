@@ -1,6 +1,7 @@
 """`avsync watch`: its options, and what is printed."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from avsync_cli.command_options import Model, Precision, RangeFrames, Threads
 from avsync_cli.command_options import Tolerance as ToleranceOption
 from avsync_cli.errors import ConfigError
 from avsync_cli.spec import DEFAULT_TOLERANCE, RANGE_FRAMES, parse_tolerance
+from avsync_cli.stops import hearing_stops
 
 if TYPE_CHECKING:
     from avsync_cli.live.source import Source
@@ -86,6 +88,7 @@ def watch(
     watched = Source(source, form, sound, sound_form, wait_s=wait, timeout_s=timeout)
     limits, hooks = parse_tolerance(tolerance), Hooks(command, webhook)
     with ExitStack() as stack:
+        stack.enter_context(hearing_stops(signal.default_int_handler))  # a service is ended by SIGTERM
         stack.callback(hooks.close)  # also after Ctrl-C: what was told last is heard
         show = _choose_display(watched, limits, stack, as_json=as_json, quiet=quiet, delay_ms=delay)
 
