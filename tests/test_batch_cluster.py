@@ -73,7 +73,7 @@ def test_a_lost_machines_files_are_checked_elsewhere_and_once(cluster, tmp_path)
     killer.start()
     done = scan_files([str(tmp_path / "in")], results, load=load_stub, scheduler=address, memory_mb=200)
     killer.join()
-    assert not is_alive(pids[0])
+    wait_until(lambda: not is_alive(pids[0]))
     assert done.answered == len(files)
     records = answers(results)
     assert sorted(record["path"] for record in records) == sorted(map(str, files))
@@ -88,14 +88,18 @@ def test_a_lost_machines_files_are_checked_elsewhere_and_once(cluster, tmp_path)
 def test_only_a_few_files_are_with_the_scheduler_at_a_time(cluster, tmp_path):
     from distributed import Client
 
-    address = cluster[0]
-    write_files(tmp_path / "in", *["sleep 0.02 lead 0"] * 100)
-    most, over = [], threading.Event()
+    address, mark = cluster[0], tmp_path / "mark"
+    write_files(tmp_path / "in", *[f"wait-for {mark} lead 0"] * 3, *["sleep 0.02 lead 0"] * 100)
+    most, over = [0], threading.Event()
 
     def watch() -> None:
+        """The first files are held up until as many as there are machines were seen."""
+        until = time.monotonic() + 300
         with Client(address, set_as_default=False) as client:
             while not over.is_set():
                 most.append(client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+                if max(most) >= 3 or time.monotonic() > until:
+                    mark.touch()
                 time.sleep(0.02)
 
     watcher = threading.Thread(target=watch)
@@ -109,8 +113,8 @@ def test_only_a_few_files_are_with_the_scheduler_at_a_time(cluster, tmp_path):
 
 def test_a_scheduler_that_goes_away_ends_the_scan_and_resume_goes_on_here(cluster, tmp_path):
     address, _, process = cluster
-    write_files(tmp_path / "in", *["sleep 0.1 lead 0"] * 60)
-    results = tmp_path / "r.jsonl"
+    mark, results = tmp_path / "mark", tmp_path / "r.jsonl"
+    write_files(tmp_path / "in", *["lead 0"] * 20, *[f"wait-for {mark} lead 0"] * 40)
 
     def kill() -> None:
         wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") >= 5)
@@ -122,7 +126,8 @@ def test_a_scheduler_that_goes_away_ends_the_scan_and_resume_goes_on_here(cluste
         scan_files([str(tmp_path / "in")], results, load=load_stub, scheduler=address)
     killer.join()
     before = len(answers(results))
-    assert 5 <= before < 60
+    assert 5 <= before <= 20
+    mark.touch()
     done = scan_files([str(tmp_path / "in")], results, resume=True, load=load_stub, jobs=2)
     assert (done.skipped, done.answered) == (before, 60 - before)
     assert len({record["path"] for record in answers(results)}) == 60

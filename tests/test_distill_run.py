@@ -225,7 +225,7 @@ def test_two_processes_take_the_steps_of_one(cache, teacher, tmp_path, kind):
     recipe = replace(recipe, data=replace(recipe.data, micro_batches=4))
     assert train(recipe, tmp_path / "one")
     process = command_of(config, tmp_path / "two", "--micro-batches", "4", processes=2)
-    _, told = process.communicate(timeout=300)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 0, told
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert [row["step"] for row in two] == ["1", "2", "3"]
@@ -238,7 +238,7 @@ def test_two_processes_take_the_steps_of_one(cache, teacher, tmp_path, kind):
         if not key.endswith("in_proj_bias"):
             assert torch.allclose(twos[key].float(), value.float(), atol=1e-5), key
     refused = command_of(config, tmp_path / "three", "--micro-batches", "4", processes=3)
-    assert "cannot be shared by 3 processes" in refused.communicate(timeout=300)[1]
+    assert "cannot be shared by 3 processes" in refused.communicate(timeout=900)[1]
 
 
 @pytest.mark.slow
@@ -251,12 +251,12 @@ def test_an_interrupted_run_saves_itself_and_goes_on(cache, tmp_path, number):
     while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 1):
         time.sleep(0.05)
     process.send_signal(number)
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 130, told
     assert "--resume goes on" in told
     done = load_recipe_checkpoint(run / LAST).step
     assert 0 < done < 30
     again = command_of(config, run, "--resume")
-    _, told = again.communicate(timeout=120)
+    _, told = again.communicate(timeout=900)
     assert again.returncode == 0, told
     assert [int(row["step"]) for row in rows(run)] == list(range(1, 31))

@@ -102,13 +102,13 @@ def test_an_interrupt_leaves_the_student_as_it_was(student, cache):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    until = time.monotonic() + 100
+    until = time.monotonic() + 600
     while not list(student.parent.glob(".student-*/*/model.json")):
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=100) != 0
+    assert process.wait(timeout=600) != 0
     assert content_of(student) == before
     assert [path.name for path in student.parent.iterdir()] == ["student"]
 
@@ -266,4 +266,4 @@ def test_time_and_memory_are_measured_without_torch():
 
 
 def test_time_is_that_of_the_clock():
-    assert 0.02 <= time_scan_s(lambda: time.sleep(0.02)) < 1
+    assert 0.02 <= time_scan_s(lambda: time.sleep(0.02)) < 10  # and not in ms

@@ -149,13 +149,13 @@ def test_a_terminated_run_saves_itself_and_goes_on(cache, tmp_path):
     while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 1):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 130, told
     assert "--resume goes on" in told
     done = load_checkpoint(run / LAST).step
     assert 0 < done < 30
     again = start(config, run, "--resume")
-    _, told = again.communicate(timeout=120)
+    _, told = again.communicate(timeout=900)
     assert again.returncode == 0, told
     assert [int(step) for step, _, _ in losses(run)] == list(range(1, 31))
 
@@ -168,7 +168,7 @@ def test_help_does_not_wait_for_torch():
 def test_an_error_is_one_line_and_its_exit_code(tmp_path):
     (tmp_path / "bad.toml").write_text("sped = 1\n")
     process = start(tmp_path / "bad.toml", tmp_path / "run")
-    _, told = process.communicate(timeout=120)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 2
     assert told.strip().endswith("unknown key 'sped'")
     assert told.count("\n") == 1

@@ -206,7 +206,7 @@ def test_one_piece_of_two_seconds_changes_nothing():
 
 def run(*words, **kwargs):
     line = [sys.executable, "-m", "avsync_cli", "watch", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120, **kwargs)
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=600, **kwargs)
 
 
 class Post(BaseHTTPRequestHandler):
@@ -266,10 +266,14 @@ def test_hooks_that_fail_are_warned_about_once(handmade, clips, tmp_path):
 
 
 class Nonsense(StreamRequestHandler):
-    """Answers that are none of HTTP."""
+    """Answers that are none of HTTP, to all of what was posted: who hangs up on the rest of it resets it."""
 
     def handle(self):
-        self.rfile.readline()
+        length = 0
+        while line := self.rfile.readline().strip():
+            name, _, value = line.partition(b":")
+            length = int(value) if name == b"Content-Length" else length
+        self.rfile.read(length)
         self.wfile.write(b"nonsense\r\n\r\n")
 
 
@@ -362,10 +366,10 @@ def test_hooks_are_waited_for_so_long_and_no_longer(tmp_path, capsys):
     hooks = Hooks(f"'{sys.executable}' '{script}'", None)
     for _ in range(3):
         hooks.tell({"status": "in_sync"})
-    wait_until(lambda: log.exists() and log.read_text().endswith(" "), seconds=60)
+    wait_until(lambda: log.exists() and log.read_text().endswith(" "), seconds=300)
     hooks.close(wait_s=3)
     (number,) = log.read_text().split()
-    wait_until(lambda: not is_alive(int(number)), seconds=60)
+    wait_until(lambda: not is_alive(int(number)), seconds=300)
     assert "took longer than 3 s" in capsys.readouterr().err
 
 
@@ -426,23 +430,31 @@ def watching(handmade, clip, script):
     words = [sys.executable, "-m", "avsync_cli", "watch", "-", "--model", str(handmade), "--exec", hook]
     pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
     with subprocess.Popen(words, start_new_session=True, **pipes) as ran:
-        Thread(target=feed, args=(ran.stdin, clip.read_bytes()), daemon=True).start()
-        yield ran
-        ran.kill()
+        feeding = Thread(target=feed, args=(ran.stdin, clip.read_bytes()))
+        feeding.start()
+        try:
+            yield ran
+        finally:
+            ran.kill()
+            feeding.join()
+            with suppress(BrokenPipeError):  # of what was not read
+                ran.stdin.close()
 
 
 @pytest.mark.slow
-def test_after_an_interrupt_the_last_change_is_told(handmade, clips, tmp_path):
-    """The program that is told takes longer than it takes to end the watch, and Ctrl-C does not reach it."""
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_after_an_interrupt_the_last_change_is_told(handmade, clips, tmp_path, name):
+    """The program that is told takes longer than it takes to end the watch, and Ctrl-C does not reach it; a
+    service is ended by SIGTERM."""
     begun, ended = tmp_path / "begun", tmp_path / "ended"
     (tmp_path / "told.py").write_text(
         f"import time, pathlib\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(4)\n"
         f"pathlib.Path({str(ended)!r}).touch()\n"
     )
     with watching(handmade, clips[160], tmp_path / "told.py") as ran:
-        wait_until(begun.exists, seconds=120)
-        os.killpg(ran.pid, signal.SIGINT)
-        ran.wait(120)
+        wait_until(begun.exists, seconds=300)
+        os.killpg(ran.pid, getattr(signal, name))
+        ran.wait(300)
         said = ran.stderr.read().decode()
     assert (ran.returncode, ended.exists()) == (130, True)
     assert said.endswith("avsync: interrupted\n")
@@ -452,15 +464,13 @@ def test_after_an_interrupt_the_last_change_is_told(handmade, clips, tmp_path):
 def test_a_second_interrupt_waits_for_nothing(handmade, clips, tmp_path):
     _, number = write_sleeper(tmp_path)
     with watching(handmade, clips[160], tmp_path / "sleeper.py") as ran:
-        wait_until(lambda: number.exists() and number.read_text().endswith(" "), seconds=120)
+        wait_until(lambda: number.exists() and number.read_text().endswith(" "), seconds=300)
         os.killpg(ran.pid, signal.SIGINT)
-        assert any(b"waited for" in line for line in iter(ran.stderr.readline, b""))
-        began = time.monotonic()
+        assert any(b"waited for" in line for line in ran.stderr)
         os.killpg(ran.pid, signal.SIGINT)
-        assert ran.wait(120) == 130
-        took_s = time.monotonic() - began
-    assert took_s < 50  # of the 60 that the program may take
-    assert not is_alive(int(number.read_text()))
+        assert ran.wait(300) == 130
+        wait_until(lambda: not is_alive(int(number.read_text())), seconds=300)
+        assert b"took longer" not in ran.stderr.read(), "as is said after 60 s"
 
 
 def feed(pipe, data):
@@ -657,7 +667,7 @@ def read_with_limits(engine, address, monkeypatch, limits, *, retries):
 
     with Monitor(engine) as monitor:
         reader = Reader(Source(str(address), wait_s=0), monitor, threads=1, retries=retries, tell=tell)
-        wait_until(lambda: reader.is_over, seconds=120)
+        wait_until(lambda: reader.is_over, seconds=600)
         return told, reader
 
 
@@ -719,12 +729,12 @@ def test_the_command_has_its_exit_codes(handmade, tmp_path):
     bars = write_clip(tmp_path / "bars.ts", seconds=2, sound=np.zeros(32_000, np.float32), rate=16_000)
     ours, theirs = os.pipe()  # that never gives anything
     words = [sys.executable, "-m", "avsync_cli", "watch", "-", "--model", str(handmade)]
-    assert subprocess.run([*words, "--for", "0.5"], stdin=ours, check=False, timeout=60).returncode == 3
+    assert subprocess.run([*words, "--for", "0.5"], stdin=ours, check=False, timeout=300).returncode == 3
     with subprocess.Popen(words, stdin=ours, stderr=subprocess.PIPE, text=True) as interrupted:
         os.write(theirs, bytes(188))
-        wait_until(lambda: ioctl(ours, FIONREAD, bytes(4)) == bytes(4), seconds=60)  # it was read
+        wait_until(lambda: ioctl(ours, FIONREAD, bytes(4)) == bytes(4), seconds=300)  # it was read
         interrupted.send_signal(signal.SIGINT)
-        assert interrupted.communicate(timeout=60)[1] == "avsync: interrupted\n"
+        assert interrupted.communicate(timeout=300)[1] == "avsync: interrupted\n"
     assert interrupted.returncode == 130
     os.close(ours)
     os.close(theirs)

@@ -216,8 +216,8 @@ def test_who_hangs_up_leaves_nothing(site, visitor):
         )
         line.sendall(f"{head}Cookie: {visitor.cookie}\r\nContent-Length: 1000\r\n\r\n".encode() + bytes(10))
         visitor.wait_for(key, lambda file: file["state"] == "uploading")
-    wait_until(lambda: visitor.files() == [], seconds=20)
-    wait_until(lambda: not list(site[2].iterdir()), seconds=20)
+    wait_until(lambda: visitor.files() == [], seconds=300)
+    wait_until(lambda: not list(site[2].iterdir()), seconds=300)
 
 
 BROKEN = {
@@ -240,22 +240,21 @@ def test_a_file_that_is_broken_is_its_own_error(visitor):
         assert BROKEN[word] in told["verdict"]["words"]
 
 
-def test_the_limits_of_scan_hold_and_others_wait_their_turn(tmp_path):
+def test_the_limits_of_scan_hold(tmp_path):
     with open_site(tmp_path, timeout_s=6.0) as (door, _):
         visitor = Visitor(door.port).enter(door.token)
         slow, quick = visitor.send("slow.mp4", b"hang"), visitor.send("quick.mp4", b"lead 0")
-        visitor.wait_for(slow, lambda file: file["share"] == 0.5)
-        assert visitor.ask("GET", "/")[0] == 200
-        states = {file["key"]: file["state"] for file in visitor.files()}
-        assert states == {slow: "checking", quick: "waiting"}, "the page answers meanwhile"
         visitor.wait_for(quick, lambda file: file["state"] == "done")
         assert visitor.file(slow)["verdict"]["words"] == "took longer than the 6 s it may"
         assert not visitor.file(slow)["has_report"]
 
 
-def test_what_is_removed_is_checked_no_further(site, visitor):
+def test_others_wait_their_turn_and_what_is_removed_is_checked_no_further(site, visitor):
     key, queued = visitor.send("slow.mp4", b"hang"), visitor.send("next.mp4", b"lead 0")
     visitor.wait_for(key, lambda file: file["share"] == 0.5)
+    assert visitor.ask("GET", "/")[0] == 200
+    states = {file["key"]: file["state"] for file in visitor.files()}
+    assert states == {key: "checking", queued: "waiting"}, "the page answers meanwhile"
     assert visitor.ask("DELETE", f"/api/files/{key}")[0] == 200
     assert visitor.wait_for(queued, lambda file: file["state"] == "done")["verdict"]["status"] == "in_sync"
     assert [path.name for path in site[2].iterdir()] == [queued]
@@ -273,7 +272,7 @@ def test_all_is_erased_when_the_last_tab_is_gone_for_long(tmp_path):
             "what it had not sent never comes"
         )
         visitor.ask("POST", "/api/leave?tab=two")
-        wait_until(lambda: not list(tmp_path.iterdir()), seconds=60)
+        wait_until(lambda: not list(tmp_path.iterdir()), seconds=300)
         assert visitor.files() == []
 
 
@@ -414,11 +413,12 @@ def test_nothing_is_left_however_it_ends(tmp_path, handmade, number):
         visitor = Visitor(port).enter(token)
         key = visitor.send("a.mp4", bytes(100_000))
         visitor.wait_for(key, lambda file: file["state"] in ("checking", "done"))
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert children
+        main = psutil.Process(process.pid)
+        wait_until(lambda: bool(main.children()), seconds=300)  # it is said to be checked before one begins
+        children = main.children(recursive=True)
         assert list(tmp_path.iterdir())
         process.send_signal(number)
-        status = process.wait(120)
+        status = process.wait(300)
         if number == signal.SIGKILL:
             assert [path.name.startswith("avsync-web-") for path in tmp_path.glob("avsync-web-*")] == [True]
             with run_web(*options, TMPDIR=str(tmp_path)) as (_, again):
@@ -429,7 +429,7 @@ def test_nothing_is_left_however_it_ends(tmp_path, handmade, number):
             assert status == 0
             assert process.stderr.read() == ""
             assert list(tmp_path.iterdir()) == []
-        wait_until(lambda: not any(is_alive(child.pid) for child in children), seconds=60)
+        wait_until(lambda: not any(is_alive(child.pid) for child in children), seconds=300)
 
 
 def test_what_cannot_be_served_is_a_wrong_call(tmp_path):
@@ -451,7 +451,7 @@ def test_a_model_that_cannot_be_used_ends_it(tmp_path):
     with run_web("--model", model, TMPDIR=str(tmp_path)) as (process, address):
         port, token = split(address)
         Visitor(port).enter(token).send("a.mp4", b"no video")
-        assert process.wait(120) == 5
+        assert process.wait(300) == 5
         assert "not calibrated" in process.stderr.read()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

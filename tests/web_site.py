@@ -65,7 +65,7 @@ class Visitor:
         told = {"Cookie": self.cookie} if self.cookie else {}
         told |= {"Origin": self.origin} if method not in ("GET", "HEAD") else {}
         told |= {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             connection.request(method, path, body, {name: value for name, value in told.items() if value})
             answer = connection.getresponse()
@@ -103,7 +103,7 @@ class Visitor:
         assert self.ask("PUT", f"/api/files/{told['key']}", data)[0] == 201
         return str(told["key"])
 
-    def wait_for(self, key: str, true: Callable[[Told], bool], *, seconds: float = 120) -> Told:
+    def wait_for(self, key: str, true: Callable[[Told], bool], *, seconds: float = 300) -> Told:
         deadline = time.monotonic() + seconds
         while not true(file := self.file(key)):
             assert time.monotonic() < deadline, file
@@ -147,9 +147,9 @@ def run_web(*options: object, **environment: str) -> Iterator[tuple["subprocess.
         found = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", said)
         if found is None:  # it has ended, or is made to
             process.terminate()
-            raise AssertionError(f"no address: {said}{process.communicate(timeout=60)[1]}")
+            raise AssertionError(f"no address: {said}{process.communicate(timeout=300)[1]}")
         yield process, found[0]
     finally:
         if process.poll() is None:
             process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
