@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from students import write_student
-from talking import write_talking_head
+from talking import STREAM_SECONDS, write_talking_head
 
 from avsync_cli.check import Engine, load_engine
 
@@ -46,6 +46,16 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folder = tmp_path_factory.mktemp("heads")
     leads_ms = (0, 160, -280, 600)
     return {lead: write_talking_head(folder / f"head{lead}.mp4", audio_lead_ms=lead) for lead in leads_ms}
+
+
+@pytest.fixture(scope="session")
+def streams(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Talking heads as MPEG-TS by the ms their sound is early."""
+    folder = tmp_path_factory.mktemp("streams")
+    return {
+        lead: write_talking_head(folder / f"head{lead}.ts", audio_lead_ms=lead, seconds=STREAM_SECONDS)
+        for lead in (0, 160)
+    }
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from clips import write_clip
 
 PORTRAIT = Path(__file__).parent / "golden" / "portrait.jpg"
 RATE = 16_000
+STREAM_SECONDS = 6  # of the heads that are watched as streams
 
 
 def syllables(seconds: float, *, seed: int = 0) -> np.ndarray:
