@@ -1,9 +1,5 @@
 """`avsync web`: who is let in, what becomes of what is sent, and that nothing of it is left."""
 
-import json
-import os
-import re
-import signal
 import socket
 import stat
 import subprocess
@@ -12,24 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Barrier
 
-import psutil
 import pytest
-from scan_stubs import is_alive, wait_until
-from students import write_student
-from test_cli import assert_one_line
+from scan_stubs import wait_until
 
 pytest.importorskip("starlette", reason="needs the extra `web`")
 pytest.importorskip("uvicorn", reason="needs the extra `web`")
 pytest.importorskip("jinja2", reason="needs the extra `report`")
 pytest.importorskip("matplotlib", reason="needs the extra `report`")
 
-from web_site import Visitor, open_site, run_web
+from web_site import Visitor, open_site
 
 from avsync_cli.batch.records import Item
-from avsync_cli.errors import ConfigError
-from avsync_cli.web.folder import open_folder
-from avsync_cli.web.options import WebOptions
-from avsync_cli.web.server import listen
 from avsync_cli.web.storage import Refusal
 from avsync_cli.web.tabs import FORGET_S, Tabs
 
@@ -44,11 +33,6 @@ def site(tmp_path):
 @pytest.fixture
 def visitor(site):
     return Visitor(site[0].port).enter(site[0].token)
-
-
-def split(address: str) -> tuple[int, str]:
-    found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=(\S+)", address)
-    return int(found[1]), found[2]
 
 
 def test_the_address_is_good_for_one_visit_and_its_browser(site):
@@ -333,132 +317,3 @@ def test_only_so_many_files_are_kept(visitor):
     for number in range(100):
         assert visitor.expect(f"{number}.mp4", 1)[0] == 201
     assert visitor.expect("more.mp4", 1)[0] == 409
-
-
-def test_a_video_that_leads_elsewhere_by_now_is_neither_mended_nor_checked(tmp_path):
-    """It keeps the verdict that it had."""
-    kept, root, away = tmp_path / "kept", tmp_path / "videos", tmp_path / "away.mp4"
-    kept.mkdir()
-    root.mkdir()
-    one, two = root / "one.mp4", root / "two.mp4"
-    for video in (one, two, away):
-        video.write_bytes(b"lead 160")
-    with open_site(kept, root=root) as (door, _):
-        visitor = Visitor(door.port).enter(door.token)
-        listed = {
-            each["name"]: each["key"] for each in json.loads(visitor.ask("GET", "/api/folder")[2])["videos"]
-        }
-        key = json.loads(visitor.ask("POST", f"/api/folder/{listed['one.mp4']}")[2])["key"]
-        checked = visitor.wait_for(key, lambda file: file["state"] == "done")
-        one.unlink()
-        one.symlink_to(away)
-        assert visitor.ask("POST", f"/api/files/{key}/mend")[0] == 202
-        told = visitor.wait_for(key, lambda file: file["mending"] not in ("waiting", "working"))
-        assert (told["state"], told["mending"], told["words"]) == ("done", "failed", "is not where it was")
-        assert (told["verdict"], told["has_report"]) == (checked["verdict"], True)
-        slow = visitor.send("slow.mp4", b"hang")
-        visitor.wait_for(slow, lambda file: file["state"] == "checking")
-        key = json.loads(visitor.ask("POST", f"/api/folder/{listed['two.mp4']}")[2])["key"]
-        two.unlink()
-        two.symlink_to(away)
-        visitor.ask("DELETE", f"/api/files/{slow}")
-        told = visitor.wait_for(key, lambda file: file["state"] not in ("waiting", "checking"))
-        assert (told["state"], told["words"]) == ("refused", "is not where it was")
-
-
-def test_the_folder_is_shown_and_nothing_beside_it(tmp_path):
-    root, away, kept = tmp_path / "root", tmp_path / "away", tmp_path / "kept"
-    for folder in (root / "season 1", away, kept):
-        folder.mkdir(parents=True)
-    (root / "season 1" / "<i>one.mp4").write_bytes(b"lead 80")
-    (root / "two.mkv").write_bytes(b"lead 0")
-    (root / "notes.txt").write_text("no video")
-    (away / "secret.mp4").write_bytes(b"lead 0")
-    (root / "link.mp4").symlink_to(away / "secret.mp4")
-    (root / "folder").symlink_to(away)
-    (root / "inner.mp4").symlink_to(root / "two.mkv")
-    os.mkfifo(root / "pipe.mp4")
-    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
-    with open_site(kept, root=root) as (door, _):
-        visitor = Visitor(door.port).enter(door.token)
-        told = json.loads(visitor.ask("GET", "/api/folder")[2])
-        keys = {video["name"]: video["key"] for video in told["videos"]}
-        assert sorted(keys) == ["inner.mp4", "season 1/<i>one.mp4", "two.mkv"]
-        for key in ("", "..", "link.mp4", "two.mkv", "..%2faway%2fsecret.mp4", "0" * 16):
-            assert visitor.ask("POST", f"/api/folder/{key}")[0] in (404, 405)
-        status, _, body = visitor.ask("POST", f"/api/folder/{keys['season 1/<i>one.mp4']}")
-        assert status == 201
-        key = json.loads(body)["key"]
-        visitor.wait_for(key, lambda file: file["state"] == "done")
-        assert visitor.ask("POST", f"/api/folder/{keys['season 1/<i>one.mp4']}")[0] == 409
-        visitor.ask("POST", f"/api/files/{key}/mend")
-        told = visitor.wait_for(key, lambda file: file["mending"] == "done")
-        assert told["copy_name"] == "<i>one.synced.mp4"
-        assert (kept / key / "video.synced.mp4").read_bytes() == b"lead 80"
-        (root / "two.mkv").unlink()
-        (root / "two.mkv").symlink_to(away / "secret.mp4")
-        assert visitor.ask("POST", f"/api/folder/{keys['two.mkv']}")[0] == 404, "leads elsewhere by now"
-        visitor.ask("DELETE", f"/api/files/{key}")
-    assert all(path.exists() for path in before if path.name != "two.mkv")
-    assert (root / "season 1" / "<i>one.mp4").read_bytes() == b"lead 80"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_nothing_is_left_however_it_ends(tmp_path, handmade, number):
-    """What SIGKILL leaves is removed at the next start."""
-    options = ("--model", handmade)
-    with run_web(*options, TMPDIR=str(tmp_path)) as (process, address):
-        port, token = split(address)
-        visitor = Visitor(port).enter(token)
-        key = visitor.send("a.mp4", bytes(100_000))
-        visitor.wait_for(key, lambda file: file["state"] in ("checking", "done"))
-        main = psutil.Process(process.pid)
-        wait_until(lambda: bool(main.children()), seconds=300)  # it is said to be checked before one begins
-        children = main.children(recursive=True)
-        assert list(tmp_path.iterdir())
-        process.send_signal(number)
-        status = process.wait(300)
-        if number == signal.SIGKILL:
-            assert [path.name.startswith("avsync-web-") for path in tmp_path.glob("avsync-web-*")] == [True]
-            with run_web(*options, TMPDIR=str(tmp_path)) as (_, again):
-                assert again != address
-                assert len(list(tmp_path.glob("avsync-web-*"))) == 1
-                assert not list(tmp_path.rglob("video.mp4"))
-        else:
-            assert status == 0
-            assert process.stderr.read() == ""
-            assert list(tmp_path.iterdir()) == []
-        wait_until(lambda: not any(is_alive(child.pid) for child in children), seconds=300)
-
-
-def test_what_cannot_be_served_is_a_wrong_call(tmp_path):
-    with listen(0) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"--port {port}: .*in use"), listen(port):
-            pass
-    with pytest.raises(ConfigError, match="is no folder"):
-        open_folder(tmp_path / "none")
-    for wrong in ({"port": 70000}, {"port": -1}, {"max_upload_mb": 0}, {"memory_mb": 1}, {"timeout_s": 0.0}):
-        with pytest.raises(ConfigError):
-            WebOptions(**wrong)
-
-
-@pytest.mark.slow
-def test_a_model_that_cannot_be_used_ends_it(tmp_path):
-    """It can be opened, but its first check finds that it says nothing of how sure it is."""
-    model = write_student(tmp_path / "model", calibration=None)
-    with run_web("--model", model, TMPDIR=str(tmp_path)) as (process, address):
-        port, token = split(address)
-        Visitor(port).enter(token).send("a.mp4", b"no video")
-        assert process.wait(300) == 5
-        assert "not calibrated" in process.stderr.read()
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_a_missing_extra_is_named():
-    code = "import sys; sys.modules['uvicorn'] = None; from avsync_cli.cli import main; main()"
-    command = [sys.executable, "-c", code, "web", "--no-browser"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert_one_line(result, "pip install 'avsync-cli[web]'")
